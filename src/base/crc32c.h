@@ -1,0 +1,6 @@
+// base/crc32c.h - the Castagnoli checksum that guards checkpoints.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+uint32_t crc32c(uint32_t crc, const void *bytes, size_t n); // start with 0; chainable

@@ -1,0 +1,29 @@
+// base/error.c - see error.h.
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+bool fail(struct error *err, const char *fmt, ...)
+{
+    if (!err) return false;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(err->msg, sizeof err->msg, fmt, args);
+    va_end(args);
+    return false;
+}
+
+bool fail_in(struct error *err, const char *fmt, ...)
+{
+    if (!err) return false;
+    struct error inner = *err;
+    va_list args;
+    va_start(args, fmt);
+    const int n = vsnprintf(err->msg, sizeof err->msg, fmt, args);
+    va_end(args);
+    if (n < 0 || (size_t)n >= sizeof err->msg) return false;
+    snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s", inner.msg);
+    return false;
+}

@@ -1,0 +1,31 @@
+// io/checkpoint.h - a Hugging Face model folder as a set of named tensors over its shards, and the same
+// folder written again with some tensors changed. Knows names and bytes, not what they mean.
+#pragma once
+#include "io/safetensors.h"
+
+struct checkpoint {
+    char *dir;
+    struct checkpoint_shard {
+        char *file; // plain name within dir: "model-00001-of-00003.safetensors"
+        char *path;
+        struct safetensors st;
+    } *shard;
+    int64_t n_shards;
+};
+
+// model.safetensors, or model.safetensors.index.json with its shards (plain names within dir; links are
+// followed, as the Hugging Face cache lays folders out). Every tensor of the index must be in the named
+// shard and every tensor of a shard in the index.
+bool checkpoint_open(struct checkpoint *c, const char *dir, struct error *err);
+void checkpoint_close(struct checkpoint *c);
+const struct st_entry *checkpoint_find(const struct checkpoint *c, const char *name);
+int64_t checkpoint_tensors(const struct checkpoint *c);                   // over all shards
+const struct st_entry *checkpoint_at(const struct checkpoint *c, int64_t i); // in shard, then name order
+
+// Writes the folder again into `out`: same names, shapes, dtypes, shards and metadata, side files
+// (config, generation config, tokenizer files, chat template, licence, ...) copied byte for byte. For
+// each tensor `value` may fill `bytes` (of the stored type and size, zeroed on entry) and return true,
+// or return false to have the stored bytes copied. Memory: one tensor at a time.
+typedef bool (*checkpoint_value)(void *user, const struct st_entry *entry, void *bytes);
+bool checkpoint_export(const struct checkpoint *c, const char *out, checkpoint_value value,
+                       void *user, struct error *err);

@@ -1,0 +1,50 @@
+// io/dataset.h - files of examples, turned into token ids with a loss mask. Every example is parsed,
+// rendered and tokenized at start, so that a bad line stops a run before it costs anything.
+#pragma once
+#include "io/template.h"
+#include "io/tokenizer.h"
+
+#include <stdbool.h>
+
+enum too_long { TOO_LONG_DROP, TOO_LONG_CUT_LEFT, TOO_LONG_CUT_RIGHT, TOO_LONG_REFUSE };
+enum loss_on { LOSS_ON_ASSISTANT, LOSS_ON_ALL, LOSS_ON_LAST }; // which turns carry loss
+
+struct dataset_options {
+    const char *const *files; // JSON arrays or JSONL, told apart by content
+    int64_t n_files;
+    const struct chat_template *chat; // how messages become text
+    enum loss_on loss_on;
+    enum too_long too_long;
+    int64_t max_length;  // tokens of an example
+    int64_t limit;       // at most this many examples of all files, in order; 0: all
+    bool skip_bad;       // count bad examples instead of stopping at the first
+    bool keep_prompts;   // also keep prompt and reference texts (eval exact)
+};
+
+struct example {
+    int64_t first, count;        // tokens [first, first + count) of the dataset's arrays
+    int64_t supervised;          // tokens of it that carry loss, after the shift (the first never does)
+    const char *prompt, *answer; // keep_prompts: rendered text up to the last answer, and that answer
+    const char *file;            // where it came from
+    int64_t line;                // 1-based line in JSONL; 1-based element in a JSON array
+};
+
+struct dataset {
+    int32_t *id;      // all tokens, example after example
+    uint8_t *learn;   // 1: this token is a target
+    int64_t n_tokens, supervised;
+    struct example *example;
+    int64_t count;
+    int64_t dropped, cut, bad, unsupervised; // examples: too long, shortened, malformed, with no target
+};
+
+// False and err (file:line: what) on a bad example (unless skip_bad), an unreadable file, or when no
+// token at all carries loss.
+bool dataset_open(struct dataset *d, const struct dataset_options *o, const struct tokenizer *t,
+                  struct error *err);
+void dataset_close(struct dataset *d);
+
+// Moves every example whose hash falls under `fraction` into `held_out` (order kept, seeded), at least
+// one and not all. Ownership: held_out has its own arrays.
+bool dataset_split(struct dataset *d, struct dataset *held_out, double fraction, uint64_t seed,
+                   struct error *err);

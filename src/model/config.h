@@ -1,0 +1,38 @@
+// model/config.h - the shape of one model, as numbers and features. No field names a family:
+// families.c maps "OlmoeForCausalLM" and friends onto these, so forward and backward never ask which
+// family they run. Everything here is fixed once the checkpoint is open.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096 };
+
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL }; // over D, or over all of H*D
+
+struct model_config {
+    char architecture[64]; // for messages and exports only
+    int64_t width;           // C
+    int64_t n_layers;        // L
+    int64_t n_heads;         // H
+    int64_t n_kv_heads;      // G, divides H
+    int64_t head_dim;        // D, need not be C/H
+    int64_t vocab;           // V, as stored, padding included
+    int64_t max_positions;   // max_position_embeddings
+    int64_t n_experts;       // E; 0 makes every layer dense
+    int64_t experts_per_tok; // K <= E
+    int64_t expert_width;    // F
+    int64_t shared_width;    // width of the always-on expert, 0 = none
+    int64_t dense_width;     // width of the MLP of dense layers
+    bool shared_gate;        // the shared expert's output is scaled by sigmoid(x . gate)
+    bool moe_layer[MAX_LAYERS];
+    bool renormalize_topk;   // divide the K kept scores by their sum
+    float norm_eps;          // added to the mean square, not to its root
+    float rope_theta;
+    enum qk_norm qk_norm;
+    float clip_qkv;          // 0: none; else q, k, v are clamped to +-clip
+    bool qkv_bias, o_bias;
+    bool tied_head;
+    float router_aux_loss_coef; // of the checkpoint; used by routing aux
+    float init_std;             // initializer_range
+    int64_t bos_id, eos_id, pad_id; // -1: none
+};

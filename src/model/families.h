@@ -1,0 +1,32 @@
+// model/families.h - config.json and an architecture's name, turned into shape, features and the names of
+// tensors. The only place that knows families.
+#pragma once
+#include "base/error.h"
+#include "io/checkpoint.h"
+#include "model/config.h"
+
+#include <stddef.h>
+
+struct family; // a row of the table in families.c
+
+// The roles a tensor can have in a block; the names of a role's tensors are the family's.
+enum role {
+    ROLE_EMBEDDING, ROLE_FINAL_NORM, ROLE_HEAD,
+    ROLE_INPUT_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
+    ROLE_Q_NORM, ROLE_K_NORM, ROLE_POST_NORM,
+    ROLE_GATE, ROLE_UP, ROLE_DOWN,                      // dense MLP
+    ROLE_ROUTER,
+    ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN, // {e}: one tensor an expert
+    ROLE_EXPERTS_GATE_UP, ROLE_EXPERTS_DOWN,            // fused over experts (transformers 5)
+    ROLE_SHARED_GATE, ROLE_SHARED_UP, ROLE_SHARED_DOWN, ROLE_SHARED_SCALE,
+    ROLE_COUNT
+};
+
+// dir/config.json -> config; *family: the row. A field that changes the result and is not implemented
+// is refused by its name.
+bool family_read_config(const struct family **family, struct model_config *c, const char *dir,
+                        struct error *err);
+// The Hugging Face name of a role in a layer, for an expert (ignored where they do not apply).
+void family_name(char *out, size_t size, const struct family *f, enum role r, int64_t layer,
+                 int64_t expert);
+const char *family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM", for messages

@@ -1,0 +1,64 @@
+// model/model.h - the transformer: a checkpoint opened over a backend, its forward and backward pass,
+// and its export. Knows routings and tunings only through their tables, and a backend only through ops.
+#pragma once
+#include "io/checkpoint.h"
+#include "io/packing.h"
+#include "model/config.h"
+#include "ops/ops.h"
+#include "routing/routing.h"
+#include "tuning/tuning.h"
+
+struct model_setup {
+    const char *dir;
+    const struct ops *ops;
+    enum dtype dtype; // BF16: activations and products as the backend does them best; F32: all of it
+    const struct routing *routing;
+    struct routing_options routing_options;
+    const struct tuning *tuning; // NULL: nothing learns (evaluation, generation)
+    struct tuning_options tuning_options;
+    int64_t max_tokens; // largest batch
+    int64_t cache_rows; // rows of the KV cache, over all sequences; 0: none
+    bool recompute;     // keep layer inputs and routes only; the rest is computed again going back
+};
+
+struct layer; // banks and norms of one block (model/layer.h)
+struct acts;  // activations (model/acts.h)
+
+struct model {
+    struct model_setup setup;
+    struct model_config config;
+    struct checkpoint checkpoint;
+    struct weights weights;
+    struct leaves leaves; // what learns: the tuning's, then the routing's
+    struct routing_state *routing_state;
+    struct layer *layer; // (n_layers)
+    struct acts *acts;
+    struct arena state, work;    // masters, gradients, moments; activations and scratch
+    struct tensor loss_sum;      // (1) F64 on the backend: sum of the losses of supervised tokens
+    int64_t embedding, final_norm, head; // weight indices (head == embedding when tied)
+};
+
+// Reads the folder, checks every name and shape, attaches tuning and routing, and measures: after this
+// model->state.by_purpose and work.by_purpose hold the plan, and nothing large is allocated yet.
+bool model_open(struct model *m, const struct model_setup *s, struct error *err);
+// Allocates both arenas and fills the masters from the checkpoint.
+bool model_allocate(struct model *m, struct error *err);
+void model_close(struct model *m); // safe after a failed open, and twice
+
+// Forward over a batch (host arrays; uploaded here). cache_row (n) I32 or NULL: where each token's key
+// and value go in the cache; spans are then rows of the cache. training: routings count, activations are
+// kept.
+void model_forward(struct model *m, const struct batch *b, const int32_t *cache_row, bool training);
+// After a forward: adds the summed loss of the supervised tokens to m->loss_sum. scale != 0: also the
+// head's backward pass, with dL/dloss_n = scale for every supervised token.
+void model_loss(struct model *m, const struct batch *b, float scale);
+// After model_loss with a scale: the rest of the backward pass; leaf gradients +=.
+void model_backward(struct model *m, const struct batch *b);
+void model_zero_grad(struct model *m);
+double model_take_loss(struct model *m); // downloads loss_sum and sets it to 0
+
+// After a forward: logits (n_rows, V) F32 in host memory, of the given rows of the batch.
+void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *logits);
+
+// The base's folder again, with what learnt in it (leaf values rounded to the stored types).
+bool model_export(const struct model *m, const char *out, struct error *err);

@@ -1,0 +1,181 @@
+// ops/ops.h - everything a backend can do. A table per backend implements it (cpu_ops; cuda_ops with
+// CUDA=1); model, routing, tuning and train call only through a table, so tests can compare the two.
+//
+// Types: activations are F32 or BF16 ("A" below), the same in all A arguments of one call unless the
+// comment says otherwise; statistics, router values, losses and gradients of weights are F32; indices
+// I32. Sums are accumulated in F32 or better, in an order that depends on shapes only: never on the
+// number of threads or on timing.
+// Gradients: d* of an activation is overwritten, d* of a weight is added to (micro-batches
+// accumulate). An absent output (data == NULL) is not computed. Inputs never alias outputs unless the
+// comment says so. All memory comes from the table's own allocate().
+#pragma once
+#include "base/tensor.h"
+
+#include <stddef.h>
+
+// G matrices (rows, cols) of one shape, row-major, each contiguous, not necessarily adjacent: the
+// weights of a bank where they lie, a mapped checkpoint included. F32, BF16 or F16.
+struct matrices {
+    int64_t groups, rows, cols;
+    enum dtype dtype;
+    void *const *data; // (G) pointers, in host memory on a CPU, in device memory on a GPU; NULL: absent
+};
+
+// Which (token, slot) pairs of a route are computed, sorted by expert and by token within an expert.
+struct dispatch {
+    struct tensor offsets; // (E+1) I32: rows [offsets[e], offsets[e+1]) belong to expert e
+    struct tensor slot;    // (R) I32: row r is slot slot[r] % S of token slot[r] / S
+    struct tensor row;     // (N,S) I32: the row of a slot, -1 where it has none
+};
+
+// Arguments of the two ops that would have more than eight.
+struct attention_saved {
+    struct tensor dout, o, lse, q, k, v; // gradient of o, and what the forward pass read and wrote
+};
+struct attention_grads {
+    struct tensor dq, dk, dv;
+};
+struct swiglu_grads {
+    struct tensor dg, du, a, dweight;
+};
+
+struct adamw {
+    float lr, beta1, beta2, eps, weight_decay;
+    float correction1, correction2; // 1 - beta^step, for the step about to be made (the first is 1)
+};
+
+struct ops {
+    const char *name;
+    // The type in which activations should flow when the user asks for bf16: BF16 where products of
+    // BF16 are fast, F32 where they run in F32 anyway (a conversion before each would be wasted).
+    enum dtype (*bf16_activations)(void);
+
+    // Memory. allocate: zeroed, 64-byte aligned, NULL when it does not fit. download waits for all
+    // work before it.
+    void *(*allocate)(size_t bytes);
+    void (*release)(void *p, size_t bytes);
+    void (*upload)(void *dst, const void *src, size_t bytes);
+    void (*download)(void *dst, const void *src, size_t bytes);
+    void (*zero)(struct tensor x);
+    void (*convert)(struct tensor y, struct tensor x); // y <- x, same count, any floating types
+
+    // y = a + b, all A; y may be a or b.
+    void (*add)(struct tensor y, struct tensor a, struct tensor b);
+    // y (N,C) += b (C), b F32 or A;   db (C) += sum over rows of dy (N,C)
+    void (*bias_forward)(struct tensor y, struct tensor b);
+    void (*bias_backward)(struct tensor db, struct tensor dy);
+    // y = min(max(y, -limit), limit) in place;   dy = 0 where |y| >= limit (y as clamped), in place
+    void (*clamp_forward)(struct tensor y, float limit);
+    void (*clamp_backward)(struct tensor dy, struct tensor y, float limit);
+
+    // y (N,C) <- table (V,C) any floating type, ids (N);   dtable (V,C) F32 +=
+    void (*embedding_forward)(struct tensor y, struct tensor table, struct tensor ids);
+    void (*embedding_backward)(struct tensor dtable, struct tensor dy, struct tensor ids);
+
+    // y (N,C), rstd (N) <- x (N,C), w (C) any floating type
+    //   y = x * rstd * w, rstd = 1/sqrt(mean x^2 + eps).  y may be x.
+    void (*rmsnorm_forward)(struct tensor y, struct tensor rstd, struct tensor x, struct tensor w,
+                            float eps);
+    // dx (N,C), dw (C) += <- dy (N,C), x (N,C), w (C), rstd (N).  dx may be dy.
+    void (*rmsnorm_backward)(struct tensor dx, struct tensor dw, struct tensor dy, struct tensor x,
+                             struct tensor w, struct tensor rstd);
+
+    // x (N, H*D) in place; row n is turned by the angles of positions[n] (I32, < P):
+    //   (x1, x2) <- (x1 cos - x2 sin, x2 cos + x1 sin), x1 and x2 the halves of the first `rotary`
+    //   elements of a head; table (P, rotary) F32 holds cos then sin (rotary/2 each).
+    // inverse: the transposed rotation, which is the backward pass.
+    void (*rope)(struct tensor x, struct tensor positions, struct tensor table, int64_t head_dim,
+                 bool inverse);
+
+    // o (N, H*D), lse (N,H) F32 <- q (N, H*D), k, v (M, G*D), span (N,2) I32
+    //   Row n attends to the keys span[n][0] <= m <= span[n][1]: documents of a packed batch, causal
+    //   masks, sliding windows and KV caches are all spans. Head h uses key-value head h / (H/G).
+    //   p = softmax(scale * q k^T) over the span; o = p v; lse = log of the softmax's denominator.
+    // No (N,M) matrix is formed. Tiles outside every span cost nothing.
+    void (*attention_forward)(struct tensor o, struct tensor lse, struct tensor q, struct tensor k,
+                              struct tensor v, struct tensor span, int64_t head_dim, float scale);
+    // dq, dk, dv <- dO, o, lse, q, k, v, span
+    void (*attention_backward)(const struct attention_grads *d, const struct attention_saved *s,
+                               struct tensor span, int64_t head_dim, float scale);
+
+    // A linear over a bank: rows [offsets[g], offsets[g+1]) of x meet matrix g. offsets (G+1) I32, or
+    // absent: G = 1 and all rows. y and x may differ in type (the router's y is F32).
+    //   y (R,rows) = x (R,cols) W_g^T
+    void (*matmul_forward)(struct tensor y, struct tensor x, const struct matrices *w,
+                           struct tensor offsets);
+    //   dx (R,cols) = dy (R,rows) W_g, or += if accumulate
+    void (*matmul_dinput)(struct tensor dx, struct tensor dy, const struct matrices *w,
+                          struct tensor offsets, bool accumulate);
+    //   dW_g (rows,cols) F32 += dy^T x over the rows of g
+    void (*matmul_dweight)(const struct matrices *dw, struct tensor dy, struct tensor x,
+                           struct tensor offsets);
+
+    // Router values, all F32 (N,E) unless said.
+    //   p = softmax(z);   dz = p * (dp - <dp, p>), dz may be dp
+    void (*softmax_forward)(struct tensor p, struct tensor z);
+    void (*softmax_backward)(struct tensor dz, struct tensor dp, struct tensor p);
+    //   index (N,K) I32: the K largest of key (N,E) in descending order; ties: the lower index first
+    void (*topk)(struct tensor index, struct tensor key);
+    //   w (N,S) = p[n][index];   dp (N,E) = 0, then += dw at index (an index may repeat)
+    void (*pick_forward)(struct tensor w, struct tensor p, struct tensor index);
+    void (*pick_backward)(struct tensor dp, struct tensor dw, struct tensor index);
+    //   y = x / sum of the row, sum (N) kept;   dx = (dy - <dy, y>) / sum.  y may be x, dx may be dy.
+    void (*normalize_forward)(struct tensor y, struct tensor sum, struct tensor x);
+    void (*normalize_backward)(struct tensor dx, struct tensor dy, struct tensor y,
+                               struct tensor sum);
+    //   y = 1 / (1 + exp(-x));   dx = dy * y * (1 - y), dx may be dy
+    void (*sigmoid_forward)(struct tensor y, struct tensor x);
+    void (*sigmoid_backward)(struct tensor dx, struct tensor dy, struct tensor y);
+    //   x *= a, any floating type
+    void (*scale)(struct tensor x, float a);
+
+    // d <- expert (N,S) I32, weight (N,S) F32: the slots with weight != 0, or those with weight == 0
+    // (for the router's gradient alone) if `zeros`.
+    void (*dispatch)(const struct dispatch *d, struct tensor expert, struct tensor weight, bool zeros);
+    // y (R,C) <- x (N,C): row r is x[slot[r] / S], for r < offsets[E]
+    void (*gather_tokens)(struct tensor y, struct tensor x, const struct dispatch *d);
+    // y (N,C) <- ys (R,C): y[n] = sum over slots s with a row, in order of s, of ys[row[n][s]];
+    // added to y if accumulate
+    void (*combine_slots)(struct tensor y, struct tensor ys, const struct dispatch *d,
+                          bool accumulate);
+    // y (M,C) <- x (N,C): y[m] = x[index[m]];   x (N,C) <- y: zero, then x[index[m]] = y[m] (distinct)
+    void (*gather_rows)(struct tensor y, struct tensor x, struct tensor index);
+    void (*scatter_rows)(struct tensor x, struct tensor y, struct tensor index);
+    // x[index[m]] = y[m] and nothing else: for caches
+    void (*place_rows)(struct tensor x, struct tensor y, struct tensor index);
+
+    // SwiGLU with the slot's weight folded in, so that ys needs no further scaling (weight absent: 1).
+    // d NULL: row r is token r and S = 1.
+    //   a (R,F) = w_r * silu(g) * u,   w_r = weight (N,S)[slot[r]]
+    void (*swiglu_forward)(struct tensor a, struct tensor g, struct tensor u, struct tensor weight,
+                           const struct dispatch *d);
+    // With da' (R,F) the gradient of the weighted a (dy W_down of the row's token):
+    //   dweight[slot[r]] = <da', silu(g) u>  (slots without a row: 0),   da = w_r da'
+    //   dg = da u silu'(g),  du = da silu(g),  a = w_r silu(g) u (again, for dW_down)
+    // dg may be g, du may be u, a may be da'.
+    void (*swiglu_backward)(const struct swiglu_grads *out, struct tensor da, struct tensor g,
+                            struct tensor u, struct tensor weight, const struct dispatch *d);
+
+    // loss (N) F32 = logsumexp(logits[n]) - logits[n][target[n]];  logits (N,V) F32 or BF16 become
+    // their own gradient, scale * (softmax - onehot), unless scale == 0 (evaluation: left as they are)
+    void (*cross_entropy)(struct tensor loss, struct tensor logits, struct tensor targets,
+                          float scale);
+
+    // out (1) F64 += sum of x;   out (1) F64 += sum of x^2   (x F32; sums in double, fixed order)
+    void (*sum)(struct tensor out, struct tensor x);
+    void (*sum_squares)(struct tensor out, struct tensor x);
+
+    // Decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW orders it, all F32 of
+    // one count, gradient scaled by grad_scale (clipping) as it is read:
+    //   w -= lr wd w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
+    //   w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps);   copy (BF16 or F16, may be absent) = w
+    void (*adamw)(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
+                  struct tensor grad, const struct adamw *p, float grad_scale);
+};
+
+extern const struct ops cpu_ops;
+
+enum cpu_products { CPU_PRODUCTS_AUTO, CPU_PRODUCTS_BF16, CPU_PRODUCTS_F32 };
+// Threads (0: all the process may use) and the type of the matrix products on BF16 operands (AUTO: BF16
+// where the processor has AVX512-BF16 or better, else F32). Call before the first op.
+void cpu_configure(int threads, enum cpu_products products);
