@@ -39,6 +39,7 @@ struct stage {
 };
 
 // Told about the run as it goes; for progress bars and tests. All optional.
+struct train_step;
 struct train_listener {
     void *user;
     void (*step)(void *user, const struct train_step *s);
