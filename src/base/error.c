@@ -24,6 +24,7 @@ bool fail_in(struct error *err, const char *fmt, ...)
     const int n = vsnprintf(err->msg, sizeof err->msg, fmt, args);
     va_end(args);
     if (n < 0 || (size_t)n >= sizeof err->msg) return false;
-    snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s", inner.msg);
+    const size_t room = sizeof err->msg - (size_t)n;
+    snprintf(err->msg + n, room, ": %.*s", (int)room, inner.msg); // cut where it does not fit
     return false;
 }
