@@ -1,0 +1,64 @@
+# The short way to everything; CMakeLists.txt is how it is built.
+#
+#   make              build build/moetune              make demo        fine-tune the demo's model
+#   make test         install, build, run the tests    make demo-model  pre-train that model again
+#   make setup        install what is missing          make check       format, includes, lengths
+#   make asan         all tests under ASan and UBSan   make fuzz        each fuzz target, SECONDS=60
+#   make format       clang-format in place            make tidy        clang-tidy (slow)
+#
+# BUILD is the build folder, CC the compiler of a new one, CMAKE_ARGS go to CMake when it is made.
+BUILD ?= build
+JOBS ?= $(shell nproc)
+SECONDS ?= 60
+CMAKE_ARGS ?=
+ifeq ($(origin CC),default)
+CC = gcc
+endif
+
+.PHONY: all setup test demo demo-model check format tidy asan fuzz clean
+
+all: $(BUILD)/CMakeCache.txt
+	cmake --build $(BUILD) -j $(JOBS)
+
+$(BUILD)/CMakeCache.txt:
+	cmake -S . -B $(BUILD) -G "Unix Makefiles" -DCMAKE_C_COMPILER=$(CC) $(CMAKE_ARGS) \
+	  || { rm -f $@; bash scripts/setup.sh --check; exit 1; }
+
+setup:
+	@bash scripts/setup.sh build
+
+test: setup
+	$(MAKE) all
+	ctest --test-dir $(BUILD) --output-on-failure
+
+demo: setup
+	$(MAKE) all
+	bash demo/run.sh $(BUILD)
+
+demo-model: setup
+	$(MAKE) all
+	bash demo/pretrain.sh $(BUILD)
+
+check:
+	bash scripts/check-format.sh
+	bash scripts/check-includes.sh
+	bash scripts/check-lengths.sh
+
+format:
+	bash scripts/check-format.sh --fix
+
+tidy: $(BUILD)/CMakeCache.txt
+	bash scripts/tidy.sh $(BUILD)
+
+asan: setup
+	$(MAKE) all BUILD=$(BUILD)-asan CMAKE_ARGS="-DMOETUNE_SANITIZE=ON"
+	bash scripts/sanitized-tests.sh $(BUILD)-asan
+
+fuzz:
+	@bash scripts/setup.sh checks
+	$(MAKE) all BUILD=$(BUILD)-fuzz CC=clang-14 \
+	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
+	bash scripts/fuzz.sh $(BUILD)-fuzz $(SECONDS)
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-clang
