@@ -33,13 +33,18 @@ struct model {
     struct routing_state *routing_state;
     struct layer *layer; // (n_layers)
     struct acts *acts;
+    struct bank head_bank;
     struct arena state, work;    // masters, gradients, moments; activations and scratch
+    size_t plan[PURPOSE_COUNT];  // bytes of both, at the largest batch
     struct tensor loss_sum;      // (1) F64 on the backend: sum of the losses of supervised tokens
+    struct tensor rope;          // (P, rotary) F32: cosines and sines
+    int32_t *host;               // (2 * max_tokens) for compacting targets
     int64_t embedding, final_norm, head; // weight indices (head == embedding when tied)
+    int64_t first_learning;      // the backward pass ends at this layer; -1: at the embedding
 };
 
 // Reads the folder, checks every name and shape, attaches tuning and routing, and measures: after this
-// model->state.by_purpose and work.by_purpose hold the plan, and nothing large is allocated yet.
+// model->plan is known, and nothing large is allocated yet.
 bool model_open(struct model *m, const struct model_setup *s, struct error *err);
 // Allocates both arenas and fills the masters from the checkpoint.
 bool model_allocate(struct model *m, struct error *err);
@@ -59,6 +64,11 @@ double model_take_loss(struct model *m); // downloads loss_sum and sets it to 0
 
 // After a forward: logits (n_rows, V) F32 in host memory, of the given rows of the batch.
 void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *logits);
+
+// After a forward with training == true (which keeps every layer's): router logits (N,E) F32 and the
+// route, on the backend; data NULL where the layer has no experts.
+struct tensor model_router_logits(const struct model *m, int64_t layer);
+struct route model_route(const struct model *m, int64_t layer);
 
 // The base's folder again, with what learnt in it (leaf values rounded to the stored types).
 bool model_export(const struct model *m, const char *out, struct error *err);

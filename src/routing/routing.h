@@ -48,7 +48,7 @@ struct routing {
     void (*select)(struct routing_state *st, const struct route *route,
                    const struct route_input *in);
     // dz (N,E) overwritten, dx (N,C) += (F32 or activations' type), from dweight (N,S),
-    // dweight[n,s] = dL/dy[n] . expert_output[n,s]. Nothing may be counted here.
+    // dweight[n,s] = dL/dy[n] . expert_output[n,s] (may be overwritten). Nothing may be counted here.
     void (*backward)(struct routing_state *st, struct tensor dz, struct tensor dx,
                      struct tensor dweight, const struct route *route,
                      const struct route_input *in);

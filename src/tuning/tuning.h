@@ -12,9 +12,11 @@
 // One tensor of the checkpoint.
 struct weight {
     char name[NAME_MAX_LENGTH];
-    struct tensor stored; // mapped, read-only, in its stored type
+    struct tensor stored; // mapped, read-only, in its stored type, possibly unaligned
     struct tensor value;  // what the forward pass reads: stored, or a leaf's copy or master
     struct tensor grad;   // F32, absent when frozen
+    bool learns;          // whole, as tuning_choose decided
+    enum dtype copy_type; // type of the working copy if it learns; F32: the master serves
     int64_t leaf;         // index of its leaf, -1 if frozen
 };
 
@@ -25,17 +27,19 @@ struct weights {
 
 struct tuning;
 
-// A linear. `value` and `grad` are rebuilt from the weights by the model after the policy has attached.
+// A linear: G matrices of one shape (G = 1 in attention, E in the experts), applied to rows sorted by
+// group. `value` and `grad` are bound by the model after the policy has attached.
 struct bank {
-    char name[NAME_MAX_LENGTH]; // "model.layers.3.mlp.experts.*.gate_proj"
-    int64_t groups, out, in;    // W_g is (out, in), as torch stores it
+    char name[NAME_MAX_LENGTH]; // "model.layers.3.mlp.experts.*.gate_proj"; for adapters and messages
+    int64_t groups, out, in;    // W_g is (out, in), as torch stores it; groups 0: there is no such bank
     struct matrix_source {
         int64_t weight; // index in weights
         int64_t offset; // first element within it
     } *source;          // (groups)
     int64_t bias;       // weight index of the (out) bias, -1: none
-    struct matrices value, grad; // grad.data NULL: frozen
-    const struct tuning *tuning; // whose hooks apply; NULL or hooks NULL: the weights themselves
+    struct matrices value, grad; // grad.data NULL: frozen; a NULL pointer in it: that group is
+    struct tensor bias_value, bias_grad;
+    const struct tuning *tuning; // whose hooks apply; NULL: the weights themselves
     void *adapter;               // the policy's own state for this bank
 };
 
@@ -47,7 +51,7 @@ struct tuning_options {
 
 struct tuning {
     const char *name, *help;
-    // Does this weight learn whole? Called once for every weight before the globs are applied.
+    // Does this weight learn whole? Asked once for every weight, before the globs are applied.
     bool (*learns)(const struct weight *w, const struct model_config *c);
     // Adapter leaves of a bank, appended to `out`. NULL: none.
     bool (*attach)(struct bank *w, struct leaves *out, struct arena *a,
@@ -55,9 +59,12 @@ struct tuning {
     // y (R,out) += the adapter's share (lora, dora). NULL: the weights themselves train.
     void (*forward)(const struct ops *o, const struct bank *w, struct tensor y, struct tensor x,
                     struct tensor offsets);
-    // Leaf gradients +=, and dx += the adapter's share.
-    void (*backward)(const struct ops *o, struct bank *w, struct tensor dx, struct tensor dy,
-                     struct tensor x, struct tensor offsets);
+    // The backward pass in two parts, so that dx may lie where x lay: leaf gradients += first,
+    void (*dweight)(const struct ops *o, struct bank *w, struct tensor dy, struct tensor x,
+                    struct tensor offsets);
+    // then dx += the adapter's share.
+    void (*dinput)(const struct ops *o, const struct bank *w, struct tensor dx, struct tensor dy,
+                   struct tensor offsets);
     // Folds the adapter into the bank's weights, so that any Hugging Face reader can load them.
     void (*merge)(const struct ops *o, struct bank *w);
 };
@@ -65,10 +72,12 @@ struct tuning {
 extern const struct tuning *const tunings[]; // NULL-terminated registry
 const struct tuning *tuning_find(const char *name, struct error *err);
 
-// The shared part of every policy: asks learns(), applies the globs (an entry that matches nothing is
-// an error), appends a leaf for each weight that learns whole. Call with a measuring arena, then with a
-// placing one and the same options. copy_type: the compute type of the run (F32: the master serves).
-bool tuning_attach(const struct tuning *t, struct weights *w, const struct model_config *c,
-                   const struct tuning_options *r, enum dtype copy_type, struct leaves *out,
-                   struct arena *a, struct error *err);
+// Sets `learns` of every weight: what the policy says, then the globs (an entry that matches nothing is
+// an error). t == NULL: nothing learns.
+bool tuning_choose(const struct tuning *t, struct weights *w, const struct model_config *c,
+                   const struct tuning_options *r, struct error *err);
+// Appends a leaf for each weight that learns whole and, on a placing run, fills its master from the
+// stored values. Call with a measuring arena, then with a placing one.
+bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, struct arena *a,
+                   struct error *err);
 bool glob_match(const char *pattern, const char *name); // '*' any run, '?' one character

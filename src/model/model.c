@@ -1,0 +1,251 @@
+// model/model.c - opening a checkpoint over a backend: config, tensors, tuning, routing, and the two
+// arenas, each described by one function that measures first and places later.
+#include "model/acts.h"
+
+#include "base/mem.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static enum dtype activation_type(const struct model *m)
+{
+    return m->setup.dtype == DTYPE_BF16 ? m->setup.ops->bf16_activations() : DTYPE_F32;
+}
+
+struct copy_choice {
+    struct model *m;
+    struct error *err;
+    bool ok;
+};
+
+// A bank's matrices are read through one type. Where all of it learns that is the activations' type;
+// where some learn and some are mapped, the working copies take the type of the mapped ones.
+static void choose_copy_type(struct bank *b, void *user)
+{
+    struct copy_choice *choice = user;
+    struct weight *w = choice->m->weights.weight;
+    const enum dtype stored = w[b->source[0].weight].stored.dtype;
+    bool all = true;
+    for (int64_t g = 0; g < b->groups; g++) {
+        const struct weight *x = &w[b->source[g].weight];
+        all &= x->learns;
+        if (x->stored.dtype == stored || !choice->ok) continue;
+        choice->ok = fail(choice->err, "%s: tensor %s is %s, but %s is %s; one type expected",
+                          choice->m->setup.dir, x->name, dtype_name(x->stored.dtype),
+                          w[b->source[0].weight].name, dtype_name(stored));
+    }
+    for (int64_t g = 0; g < b->groups; g++) {
+        w[b->source[g].weight].copy_type = all ? activation_type(choice->m) : stored;
+    }
+}
+
+static bool choose_copy_types(struct model *m, struct error *err)
+{
+    struct copy_choice choice = {m, err, true};
+    for (int64_t l = 0; l < m->config.n_layers; l++) {
+        layer_each_bank(&m->layer[l], choose_copy_type, &choice);
+    }
+    choose_copy_type(&m->head_bank, &choice);
+    return choice.ok;
+}
+
+static void set_tuning(struct bank *b, void *user)
+{
+    const struct model *m = user;
+    b->tuning = m->setup.tuning;
+}
+
+// The lowest layer that anything learns in; -1 if the embedding does.
+static void find_first_learning(struct model *m)
+{
+    const struct weights *w = &m->weights;
+    int64_t first = m->config.n_layers;
+    for (int64_t l = m->config.n_layers - 1; l >= 0; l--) {
+        const struct layer *layer = &m->layer[l];
+        const int64_t next =
+            l + 1 < m->config.n_layers ? m->layer[l + 1].input_norm : m->final_norm;
+        for (int64_t i = layer->input_norm; i < next; i++) { // a layer's weights lie together
+            if (w->weight[i].learns) first = l;
+        }
+    }
+    m->first_learning = w->weight[m->embedding].learns ? -1 : first;
+}
+
+static void fill_rope(struct model *m, float *table)
+{
+    const int64_t P = m->rope.dim[0], half = m->rope.dim[1] / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float power = (float)(2 * i) / (float)m->rope.dim[1];
+        const float frequency =
+            1.0F / powf(m->config.rope_theta, power); // float32, as transformers
+        for (int64_t p = 0; p < P; p++) {
+            const float angle = (float)p * frequency;
+            table[p * 2 * half + i] = (float)cos((double)angle);
+            table[p * 2 * half + half + i] = (float)sin((double)angle);
+        }
+    }
+}
+
+static bool layout_rope(struct model *m, struct arena *a, struct error *err)
+{
+    const int64_t positions =
+        m->setup.max_tokens > m->setup.cache_rows ? m->setup.max_tokens : m->setup.cache_rows;
+    m->rope = arena_2d(a, DTYPE_F32, positions, m->config.head_dim);
+    if (arena_measuring(a)) return true;
+    float *table = mem_alloc(tensor_bytes(m->rope));
+    if (!table) return fail(err, "no memory for %" PRId64 " positions", positions);
+    fill_rope(m, table);
+    m->setup.ops->upload(m->rope.data, table, tensor_bytes(m->rope));
+    mem_free(table);
+    return true;
+}
+
+static void layout_caches(struct model *m, struct arena *a)
+{
+    const struct model_config *c = &m->config;
+    for (int64_t l = 0; m->setup.cache_rows && l < c->n_layers; l++) {
+        const int64_t GD = c->n_kv_heads * c->head_dim;
+        m->layer[l].cache_k = arena_2d(a, m->acts->dtype, m->setup.cache_rows, GD);
+        m->layer[l].cache_v = arena_2d(a, m->acts->dtype, m->setup.cache_rows, GD);
+    }
+}
+
+// Everything that lives as long as the model.
+static bool layout_state(struct model *m, struct error *err)
+{
+    struct arena *a = &m->state;
+    const struct model_setup *s = &m->setup;
+    a->used = 0;
+    memset(a->by_purpose, 0, sizeof a->by_purpose);
+    m->leaves.count = 0;
+    if (!tuning_leaves(&m->weights, s->ops, &m->leaves, a, err)) return false;
+    if (m->config.n_experts &&
+        !s->routing->open(&m->routing_state, s->ops, &m->config, &s->routing_options, s->max_tokens,
+                          a, &m->leaves, err)) {
+        return false;
+    }
+    weights_bind(m, a);
+    a->purpose = PURPOSE_DATA;
+    m->loss_sum = arena_1d(a, DTYPE_F64, 1);
+    a->purpose = PURPOSE_ACTIVATIONS;
+    layout_caches(m, a);
+    a->purpose = PURPOSE_DATA;
+    return layout_rope(m, a, err);
+}
+
+// The larger of a training and an evaluation batch, where there is training.
+static void measure_work(struct model *m)
+{
+    const int64_t n = m->setup.max_tokens;
+    m->work.base = NULL;
+    acts_layout(m->acts, &m->work, m, n, false);
+    size_t capacity = m->work.used;
+    if (m->setup.tuning) {
+        acts_layout(m->acts, &m->work, m, n, true);
+        if (m->work.used > capacity) capacity = m->work.used;
+    }
+    m->work.capacity = capacity;
+    for (int p = 0; p < PURPOSE_COUNT; p++) {
+        m->plan[p] = m->state.by_purpose[p] + m->work.by_purpose[p];
+    }
+}
+
+static bool open_parts(struct model *m, struct error *err)
+{
+    const struct family *family;
+    const struct model_setup *s = &m->setup;
+    if (!family_read_config(&family, &m->config, s->dir, err)) return false;
+    if (!checkpoint_open(&m->checkpoint, s->dir, err)) return false;
+    const size_t L = (size_t)m->config.n_layers;
+    m->layer = mem_zalloc(L, sizeof *m->layer);
+    m->acts = mem_zalloc(1, sizeof *m->acts);
+    if (m->acts) m->acts->layer = mem_zalloc(L, sizeof *m->acts->layer);
+    m->host = mem_alloc((size_t)s->max_tokens * 2 * sizeof *m->host);
+    if (!m->layer || !m->acts || !m->acts->layer || !m->host) {
+        return fail(err, "%s: no memory for %zu layers", s->dir, L);
+    }
+    m->acts->dtype = activation_type(m);
+    return weights_collect(m, family, err);
+}
+
+bool model_open(struct model *m, const struct model_setup *s, struct error *err)
+{
+    *m = (struct model){.setup = *s};
+    if (!open_parts(m, err) ||
+        !tuning_choose(s->tuning, &m->weights, &m->config, &s->tuning_options, err) ||
+        !choose_copy_types(m, err)) {
+        model_close(m);
+        return false;
+    }
+    for (int64_t l = 0; l < m->config.n_layers; l++) {
+        layer_each_bank(&m->layer[l], set_tuning, m);
+    }
+    find_first_learning(m);
+    if (!layout_state(m, err)) {
+        model_close(m);
+        return false;
+    }
+    m->state.capacity = m->state.used;
+    measure_work(m);
+    return true;
+}
+
+static bool allocate(struct model *m, struct arena *a, struct error *err)
+{
+    a->base = m->setup.ops->allocate(a->capacity);
+    if (a->base || !a->capacity) return true;
+    char who[512] = "";
+    for (int p = 0; p < PURPOSE_COUNT; p++) {
+        const size_t n = strlen(who);
+        snprintf(who + n, sizeof who - n, "%s%s %.1f MiB", p ? ", " : "", purpose_name(p),
+                 (double)m->plan[p] / 0x1p20);
+    }
+    return fail(err, "no memory for %.1f MiB (%s)", (double)a->capacity / 0x1p20, who);
+}
+
+bool model_allocate(struct model *m, struct error *err)
+{
+    return allocate(m, &m->state, err) && allocate(m, &m->work, err) && layout_state(m, err);
+}
+
+void model_close(struct model *m)
+{
+    if (m->routing_state) m->setup.routing->close(m->routing_state);
+    if (m->state.base) m->setup.ops->release(m->state.base, m->state.capacity);
+    if (m->work.base) m->setup.ops->release(m->work.base, m->work.capacity);
+    weights_free(m);
+    leaves_free(&m->leaves);
+    checkpoint_close(&m->checkpoint);
+    if (m->acts) mem_free(m->acts->layer);
+    mem_free(m->acts);
+    mem_free(m->layer);
+    mem_free(m->host);
+    *m = (struct model){0};
+}
+
+void model_zero_grad(struct model *m)
+{
+    for (int64_t i = 0; i < m->leaves.count; i++) {
+        m->setup.ops->zero(m->leaves.leaf[i].grad);
+    }
+}
+
+double model_take_loss(struct model *m)
+{
+    double sum = 0;
+    m->setup.ops->download(&sum, m->loss_sum.data, sizeof sum);
+    m->setup.ops->zero(m->loss_sum);
+    return sum;
+}
+
+struct tensor model_router_logits(const struct model *m, int64_t layer)
+{
+    return m->acts->layer[layer].z;
+}
+
+struct route model_route(const struct model *m, int64_t layer)
+{
+    return m->acts->layer[layer].route;
+}

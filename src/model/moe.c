@@ -1,0 +1,84 @@
+// model/moe.c - the routed experts of a block. A route is data (routing/routing.h): tokens are sorted by
+// expert, each expert's matrices meet its contiguous rows, and the rows are summed back, already weighted.
+// No branch on the policy that made the route.
+//
+// Backward, with dA' = dy W_down^T for a row's token (METHODS, "densemixer"; SonicMoE section 3):
+//   dweight = <dA', silu(g) u>, so the experts' outputs are neither kept nor formed again.
+#include "model/acts.h"
+
+static struct tensor hidden_like(const struct model *m, struct tensor gate)
+{
+    return tensor_2d(m->acts->hidden.data, gate.dtype, gate.dim[0], gate.dim[1]);
+}
+
+static struct tensor row_scratch(const struct model *m, struct tensor gate)
+{
+    return tensor_rows(m->acts->rows, 0, gate.dim[0]);
+}
+
+static struct route_input route_input(const struct model *m, const struct layer *l,
+                                      const struct layer_acts *a)
+{
+    return (struct route_input){.layer = l->index,
+                                .x = a->n2,
+                                .z = a->z,
+                                .real = tensor_absent(),
+                                .training = m->acts->training};
+}
+
+void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor y,
+                 bool route_again)
+{
+    const struct ops *o = m->setup.ops;
+    if (route_again) {
+        linear_forward(o, &l->router, a->z, a->n2, tensor_absent());
+        const struct route_input in = route_input(m, l, a);
+        m->setup.routing->select(m->routing_state, &a->route, &in);
+    }
+    const struct dispatch *d = &a->dispatch;
+    const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
+    o->dispatch(d, a->route.expert, a->route.weight, false);
+    o->gather_tokens(rows, a->n2, d);
+    linear_forward(o, &l->experts.gate, a->gate, rows, d->offsets);
+    linear_forward(o, &l->experts.up, a->up, rows, d->offsets);
+    if (!y.data) return;
+    o->swiglu_forward(hidden, a->gate, a->up, a->route.weight, d);
+    linear_forward(o, &l->experts.down, rows, hidden, d->offsets);
+    o->combine_slots(y, rows, d, false);
+}
+
+// Gradients of the experts; dweight (N,S) and dx are overwritten.
+static void experts_backward(struct model *m, struct mlp *p, struct layer_acts *a,
+                             struct tensor dweight, struct tensor dx, struct tensor dy)
+{
+    const struct ops *o = m->setup.ops;
+    const struct dispatch *d = &a->dispatch;
+    const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
+    o->gather_tokens(rows, dy, d);
+    linear_dinput(o, &p->down, hidden, rows, d->offsets, false);
+    const struct swiglu_grads out = {a->gate, a->up, hidden, dweight};
+    o->swiglu_backward(&out, hidden, a->gate, a->up, a->route.weight, d);
+    linear_dweight(o, &p->down, rows, hidden, d->offsets);
+    if (linear_learns(&p->gate) || linear_learns(&p->up)) {
+        o->gather_tokens(rows, a->n2, d);
+        linear_dweight(o, &p->gate, a->gate, rows, d->offsets);
+        linear_dweight(o, &p->up, a->up, rows, d->offsets);
+    }
+    linear_dinput(o, &p->gate, rows, a->gate, d->offsets, false);
+    linear_dinput(o, &p->up, rows, a->up, d->offsets, true);
+    o->combine_slots(dx, rows, d, false);
+}
+
+void moe_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dx,
+                  struct tensor dy)
+{
+    const struct ops *o = m->setup.ops;
+    const struct tensor dweight =
+        tensor_2d(m->acts->dweight.data, DTYPE_F32, dy.dim[0], a->route.expert.dim[1]);
+    experts_backward(m, &l->experts, a, dweight, dx, dy);
+    const struct route_input in = route_input(m, l, a);
+    const struct tensor dz = m->acts->dz, all = tensor_absent();
+    m->setup.routing->backward(m->routing_state, dz, dx, dweight, &a->route, &in);
+    linear_dweight(o, &l->router, dz, a->n2, all);
+    linear_dinput(o, &l->router, dx, dz, all, true);
+}

@@ -1,0 +1,5 @@
+// routing/policies.h - one line a policy; only the registry reads it.
+#pragma once
+#include "routing/routing.h"
+
+extern const struct routing routing_topk;

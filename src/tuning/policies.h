@@ -1,0 +1,5 @@
+// tuning/policies.h - one line a policy; only the registry reads it.
+#pragma once
+#include "tuning/tuning.h"
+
+extern const struct tuning tuning_full;
