@@ -39,9 +39,9 @@ struct swiglu_grads {
     struct tensor dg, du, a, dweight;
 };
 
-struct adamw {
-    float lr, beta1, beta2, eps, weight_decay;
-    float correction1, correction2; // 1 - beta^step, for the step about to be made (the first is 1)
+struct adamw { // doubles: 1 - 0.999f is off by 1e-5
+    double lr, beta1, beta2, eps, weight_decay;
+    double correction1, correction2; // 1 - beta^step, for the step about to be made (the first is 1)
 };
 
 struct ops {
@@ -179,3 +179,6 @@ enum cpu_products { CPU_PRODUCTS_AUTO, CPU_PRODUCTS_BF16, CPU_PRODUCTS_F32 };
 // Threads (0: all the process may use) and the type of the matrix products on BF16 operands (AUTO: BF16
 // where the processor has AVX512-BF16 or better, else F32). Call before the first op.
 void cpu_configure(int threads, enum cpu_products products);
+// An upper bound of what the CPU backend allocates besides what it is asked for: per-thread blocks of
+// converted operands, and the library's packed ones.
+size_t cpu_scratch_bytes(void);
