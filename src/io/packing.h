@@ -15,17 +15,22 @@ struct batch {
 };
 bool batch_reserve(struct batch *b, int64_t capacity, struct error *err);
 void batch_free(struct batch *b);
+void batch_clear(struct batch *b); // no tokens, room kept
 // Appends one document; `learn` (n) marks targets. The caller has reserved room.
 void batch_append(struct batch *b, const int32_t *id, const uint8_t *learn, int64_t n);
 
 // The order of examples and their grouping for one epoch.
 struct packing {
-    int64_t *order;  // example indices
-    int64_t *first;  // (count+1): micro-batch i holds order[first[i] .. first[i+1])
+    int64_t *order; // example indices
+    int64_t *first; // (count+1): micro-batch i holds order[first[i] .. first[i+1])
     int64_t count;
 };
 // sequences: examples per micro-batch (0: as many as fit in max_tokens, first fit in shuffled order).
+// A micro-batch never has more than max_tokens; an example that is longer is an error.
 bool packing_make(struct packing *p, const struct dataset *d, int64_t max_tokens, int64_t sequences,
                   bool shuffle, uint64_t seed, int64_t epoch, struct error *err);
 void packing_free(struct packing *p);
+// Fills b with micro-batch i; the caller has reserved max_tokens.
 void packing_batch(const struct packing *p, const struct dataset *d, int64_t i, struct batch *b);
+// Tokens over what the micro-batches could hold, 0 to 1.
+double packing_fill(const struct packing *p, const struct dataset *d, int64_t max_tokens);

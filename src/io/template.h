@@ -1,38 +1,72 @@
-// io/template.h - how a conversation becomes text: named templates with the exact strings of their
-// sources, until the model's own can be run. A turn is text and whether it is learnt.
+// io/template.h - how a conversation becomes text and then ids: named templates with the exact strings
+// of their sources, until the model's own can be run. docs/FORMATS.md, "Templates", has them in words.
 #pragma once
 #include "base/error.h"
+#include "base/mem.h"
+#include "io/tokenizer.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+// The model's own marks, as text ("" where it has none).
+struct special_tokens {
+    char bos[128], eos[128];
+    bool add_bos;        // the tokenizer starts every text with bos: plain and alpaca do then, too
+    bool deepseek_marks; // the vocabulary has <｜User｜> and <｜Assistant｜> (DeepSeek since V2.5)
+};
+// From tokenizer_config.json, else special_tokens_map.json, else the ids in config.json. A token that
+// the tokenizer does not have is an error; a missing file is not.
+bool special_tokens_read(struct special_tokens *s, const char *model_dir, const struct tokenizer *t,
+                         struct error *err);
+
 struct message {
     const char *role; // "system", "user", "assistant"
     const char *content;
-    int mask;         // -1: not given; 0: no loss; 1: loss
+    int mask; // 1: masked, no loss on it (what `mask` means in the ESFT release); else nothing said
+    const char *input; // the `input` beside an instruction; NULL or "": none
+    bool verbatim;     // plain puts nothing between it and what follows (prompt/completion)
 };
 
-// A piece of rendered text. Pieces are tokenized one after another as one text; the learn flag covers
-// the tokens whose text begins in the piece.
+// A piece of rendered text.
 struct segment {
-    char *text; // owned
-    bool special; // text of the template itself: special tokens in it become ids
-    bool learn;
+    char *text;   // owned
+    bool special; // one token of the template, not text: becomes an id where the vocabulary has it
+    bool answer;  // the words of an assistant or the token that closes them
+    bool learn;   // carries loss
+    int64_t message; // whose piece it is; -1: of the conversation (bos)
 };
 struct segments {
     struct segment *segment;
     int64_t count, capacity;
 };
 void segments_free(struct segments *s);
+void segments_clear(struct segments *s); // empties it, keeps the array
+
+// Where the last answer's first segment is; count where there is none.
+int64_t segments_last_answer(const struct segments *s);
+
+// Appends the ids of segments [first, last) and one byte of `learn` per id (NULL: not wanted). Text is
+// never searched for special tokens, so what a user wrote cannot become one. Neighbouring pieces of
+// text are tokenized as one; a cut lies only beside special tokens, around answers and where `learn`
+// changes. So the ids are those of the whole text, but for an answer that would merge with its header.
+bool segments_encode(const struct segments *s, int64_t first, int64_t last,
+                     const struct tokenizer *t, struct tokens *ids, struct buf *learn,
+                     struct error *err);
 
 struct chat_template {
     const char *name, *help;
-    // Appends the conversation's segments. add_generation_prompt: end ready for an assistant's answer.
-    // bos and eos: the model's tokens as text ("" where it has none).
-    bool (*render)(struct segments *out, const struct message *m, int64_t n, const char *bos,
-                   const char *eos, bool add_generation_prompt, struct error *err);
+    // Appends the conversation's segments, learn = answer and not masked. add_generation_prompt: end
+    // ready for an assistant's answer.
+    bool (*render)(struct segments *out, const struct message *m, int64_t n,
+                   const struct special_tokens *s, bool add_generation_prompt, struct error *err);
 };
 
-extern const struct chat_template *const chat_templates[]; // plain, alpaca, chatml, tulu, deepseek; NULL
+extern const struct chat_template
+    *const chat_templates[]; // plain, alpaca, chatml, tulu, deepseek; NULL
 const struct chat_template *chat_template_find(const char *name, struct error *err);
+
+// The ids of a conversation, ready for an answer: what `generate` starts from.
+bool chat_encode(const struct chat_template *c, const struct message *m, int64_t n,
+                 const struct special_tokens *s, const struct tokenizer *t, struct tokens *out,
+                 struct error *err);

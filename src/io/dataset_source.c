@@ -1,0 +1,129 @@
+// io/dataset_source.c - see dataset_source.h.
+#include "io/dataset_source.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+static void skip_space(struct dataset_source *s)
+{
+    for (; s->at < s->size && is_space(s->bytes[s->at]); s->at++) {
+        s->line += s->bytes[s->at] == '\n';
+    }
+}
+
+void dataset_source_over(struct dataset_source *s, const char *path, const void *bytes, size_t size)
+{
+    *s = (struct dataset_source){
+        .path = path, .bytes = bytes, .size = size, .line = 1, .first = true};
+    if (size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0) s->at = 3; // a byte order mark
+    struct dataset_source peek = *s;
+    skip_space(&peek);
+    s->array = peek.at < size && peek.bytes[peek.at] == '[';
+    if (!s->array) return;
+    *s = peek;
+    s->at++;
+}
+
+bool dataset_source_open(struct dataset_source *s, const char *path, struct error *err)
+{
+    struct file_map map = {0};
+    *s = (struct dataset_source){.path = path};
+    if (!file_map_open(&map, path, err)) return false;
+    dataset_source_over(s, path, map.data, map.size);
+    s->map = map;
+    return true;
+}
+
+void dataset_source_close(struct dataset_source *s)
+{
+    file_map_close(&s->map);
+    *s = (struct dataset_source){0};
+}
+
+static bool next_line(struct dataset_source *s, const char **text, size_t *size, int64_t *line)
+{
+    skip_space(s); // empty lines are none
+    if (s->at >= s->size) return false;
+    const char *start = s->bytes + s->at, *end = memchr(start, '\n', s->size - s->at);
+    *text = start;
+    *size = end ? (size_t)(end - start) : s->size - s->at;
+    *line = s->line;
+    s->at += *size;
+    return true;
+}
+
+// Moves behind the object that starts here: to the brace that closes it, strings skipped.
+static bool skip_object(struct dataset_source *s)
+{
+    int64_t depth = 0;
+    bool in_string = false;
+    for (; s->at < s->size; s->at++) {
+        const char c = s->bytes[s->at];
+        s->line += c == '\n';
+        if (in_string) {
+            if (c == '\\') s->at++;
+            if (c == '"') in_string = false;
+            continue;
+        }
+        if (c == '"') in_string = true;
+        depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        if (depth > 0) continue;
+        s->at++;
+        return true;
+    }
+    return false;
+}
+
+static bool array_error(const struct dataset_source *s, const char *expected, struct error *err)
+{
+    if (s->at >= s->size) {
+        return fail(err, "%s:%" PRId64 ": the file ends within the array, expected %s", s->path,
+                    s->line, expected);
+    }
+    const unsigned char c = (unsigned char)s->bytes[s->at];
+    if (c < 0x20 || c > 0x7E) {
+        return fail(err, "%s:%" PRId64 ": found byte 0x%02X, expected %s", s->path, s->line, c,
+                    expected);
+    }
+    return fail(err, "%s:%" PRId64 ": found '%c', expected %s", s->path, s->line, c, expected);
+}
+
+static bool array_end(struct dataset_source *s, struct error *err)
+{
+    s->at++;
+    skip_space(s);
+    return s->at < s->size ? array_error(s, "nothing after the array", err) : false;
+}
+
+static bool next_element(struct dataset_source *s, const char **text, size_t *size, int64_t *line,
+                         struct error *err)
+{
+    skip_space(s);
+    if (s->at >= s->size && s->first) return array_error(s, "an object or ']'", err);
+    if (s->at < s->size && s->bytes[s->at] == ']') return array_end(s, err);
+    if (!s->first) {
+        if (s->at >= s->size || s->bytes[s->at] != ',') return array_error(s, "',' or ']'", err);
+        s->at++;
+        skip_space(s);
+    }
+    if (s->at >= s->size || s->bytes[s->at] != '{') return array_error(s, "an object", err);
+    const size_t start = s->at;
+    *line = s->line;
+    s->first = false;
+    if (!skip_object(s)) return array_error(s, "'}'", err);
+    *text = s->bytes + start;
+    *size = s->at - start;
+    return true;
+}
+
+bool dataset_source_next(struct dataset_source *s, const char **text, size_t *size, int64_t *line,
+                         struct error *err)
+{
+    err->msg[0] = 0;
+    return s->array ? next_element(s, text, size, line, err) : next_line(s, text, size, line);
+}
