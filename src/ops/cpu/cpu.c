@@ -1,0 +1,96 @@
+// ops/cpu/cpu.c - the table of the CPU backend, its threads and the type of its products.
+#include "ops/cpu/cpu.h"
+
+#include "ops/cpu/product.h"
+
+#include <assert.h>
+#include <omp.h>
+
+static struct {
+    int threads; // 0: not decided yet
+    enum cpu_products products;
+    bool asked, bf16;
+} settings;
+
+void cpu_configure(int threads, enum cpu_products products)
+{
+    assert(threads >= 0);
+    settings.threads = threads ? threads : omp_get_num_procs();
+    settings.products = products;
+    settings.asked = false;
+}
+
+int cpu_threads(void)
+{
+    if (!settings.threads) settings.threads = omp_get_num_procs();
+    return settings.threads;
+}
+
+bool cpu_bf16_products(void)
+{
+    if (!settings.asked) {
+        const bool wanted = settings.products == CPU_PRODUCTS_BF16 ||
+                            (settings.products == CPU_PRODUCTS_AUTO && product_bf16_is_fast());
+        settings.bf16 = wanted && product_bf16_works();
+        settings.asked = true;
+    }
+    return settings.bf16;
+}
+
+static enum dtype bf16_activations(void)
+{
+    return cpu_bf16_products() ? DTYPE_BF16 : DTYPE_F32;
+}
+
+size_t cpu_scratch_bytes(void)
+{
+    return (size_t)cpu_threads() * ((size_t)24 << 20);
+}
+
+const struct ops cpu_ops = {
+    .name = "cpu",
+    .bf16_activations = bf16_activations,
+    .allocate = cpu_allocate,
+    .release = cpu_release,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .zero = cpu_zero,
+    .convert = cpu_convert,
+    .add = cpu_add,
+    .bias_forward = cpu_bias_forward,
+    .bias_backward = cpu_bias_backward,
+    .clamp_forward = cpu_clamp_forward,
+    .clamp_backward = cpu_clamp_backward,
+    .embedding_forward = cpu_embedding_forward,
+    .embedding_backward = cpu_embedding_backward,
+    .rmsnorm_forward = cpu_rmsnorm_forward,
+    .rmsnorm_backward = cpu_rmsnorm_backward,
+    .rope = cpu_rope,
+    .attention_forward = cpu_attention_forward,
+    .attention_backward = cpu_attention_backward,
+    .matmul_forward = cpu_matmul_forward,
+    .matmul_dinput = cpu_matmul_dinput,
+    .matmul_dweight = cpu_matmul_dweight,
+    .softmax_forward = cpu_softmax_forward,
+    .softmax_backward = cpu_softmax_backward,
+    .topk = cpu_topk,
+    .pick_forward = cpu_pick_forward,
+    .pick_backward = cpu_pick_backward,
+    .normalize_forward = cpu_normalize_forward,
+    .normalize_backward = cpu_normalize_backward,
+    .sigmoid_forward = cpu_sigmoid_forward,
+    .sigmoid_backward = cpu_sigmoid_backward,
+    .scale = cpu_scale,
+    .dispatch = cpu_dispatch,
+    .gather_tokens = cpu_gather_tokens,
+    .combine_slots = cpu_combine_slots,
+    .gather_rows = cpu_gather_rows,
+    .scatter_rows = cpu_scatter_rows,
+    .place_rows = cpu_place_rows,
+    .swiglu_forward = cpu_swiglu_forward,
+    .swiglu_backward = cpu_swiglu_backward,
+    .cross_entropy = cpu_cross_entropy,
+    .sum = cpu_sum,
+    .sum_squares = cpu_sum_squares,
+    .adamw = cpu_adamw,
+};

@@ -1,0 +1,111 @@
+// ops/cpu/cpu.h - what the files of the CPU backend share: the functions behind the table, threads, and
+// per-thread scratch. Every parallel loop runs over tasks whose size depends on shapes only, and each
+// task is computed by one thread, so results do not depend on the number of threads.
+#pragma once
+#include "ops/ops.h"
+
+enum { SMALL_WORK = 16384 }; // elements below which a second thread costs more than it saves
+
+int cpu_threads(void);
+bool cpu_bf16_products(void); // products of BF16 operands run in BF16
+
+// The calling thread's buffer of this use, at least `bytes` long, 64-byte aligned, kept for the next
+// call and freed with the thread. Not zeroed.
+enum scratch_use {
+    SCRATCH_A,
+    SCRATCH_B,
+    SCRATCH_C,
+    SCRATCH_D,
+    SCRATCH_SUMS,
+    SCRATCH_LIBRARY,
+    SCRATCH_USES
+};
+void *scratch(enum scratch_use use, size_t bytes);
+static inline float *scratch_f32(enum scratch_use use, int64_t count)
+{
+    return scratch(use, (size_t)count * sizeof(float));
+}
+
+static inline int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+// memory.c
+void *cpu_allocate(size_t bytes);
+void cpu_release(void *p, size_t bytes);
+void cpu_upload(void *dst, const void *src, size_t bytes);
+void cpu_download(void *dst, const void *src, size_t bytes);
+void cpu_zero(struct tensor x);
+void cpu_convert(struct tensor y, struct tensor x);
+// elementwise.c
+void cpu_add(struct tensor y, struct tensor a, struct tensor b);
+void cpu_bias_forward(struct tensor y, struct tensor b);
+void cpu_bias_backward(struct tensor db, struct tensor dy);
+void cpu_clamp_forward(struct tensor y, float limit);
+void cpu_clamp_backward(struct tensor dy, struct tensor y, float limit);
+void cpu_scale(struct tensor x, float a);
+void cpu_sum(struct tensor out, struct tensor x);
+void cpu_sum_squares(struct tensor out, struct tensor x);
+// embedding.c
+void cpu_embedding_forward(struct tensor y, struct tensor table, struct tensor ids);
+void cpu_embedding_backward(struct tensor dtable, struct tensor dy, struct tensor ids);
+// rmsnorm.c
+void cpu_rmsnorm_forward(struct tensor y, struct tensor rstd, struct tensor x, struct tensor w,
+                         float eps);
+void cpu_rmsnorm_backward(struct tensor dx, struct tensor dw, struct tensor dy, struct tensor x,
+                          struct tensor w, struct tensor rstd);
+// rope.c
+void cpu_rope(struct tensor x, struct tensor positions, struct tensor table, int64_t head_dim,
+              bool inverse);
+// attention.c, attention_backward.c
+void cpu_attention_forward(struct tensor o, struct tensor lse, struct tensor q, struct tensor k,
+                           struct tensor v, struct tensor span, int64_t head_dim, float scale);
+void cpu_attention_backward(const struct attention_grads *d, const struct attention_saved *s,
+                            struct tensor span, int64_t head_dim, float scale);
+// matmul.c, dweight.c
+void cpu_matmul_forward(struct tensor y, struct tensor x, const struct matrices *w,
+                        struct tensor offsets);
+void cpu_matmul_dinput(struct tensor dx, struct tensor dy, const struct matrices *w,
+                       struct tensor offsets, bool accumulate);
+void cpu_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
+                        struct tensor offsets);
+// router.c
+void cpu_softmax_forward(struct tensor p, struct tensor z);
+void cpu_softmax_backward(struct tensor dz, struct tensor dp, struct tensor p);
+void cpu_topk(struct tensor index, struct tensor key);
+void cpu_pick_forward(struct tensor w, struct tensor p, struct tensor index);
+void cpu_pick_backward(struct tensor dp, struct tensor dw, struct tensor index);
+void cpu_normalize_forward(struct tensor y, struct tensor sum, struct tensor x);
+void cpu_normalize_backward(struct tensor dx, struct tensor dy, struct tensor y, struct tensor sum);
+void cpu_sigmoid_forward(struct tensor y, struct tensor x);
+void cpu_sigmoid_backward(struct tensor dx, struct tensor dy, struct tensor y);
+// dispatch.c
+void cpu_dispatch(const struct dispatch *d, struct tensor expert, struct tensor weight, bool zeros);
+void cpu_gather_tokens(struct tensor y, struct tensor x, const struct dispatch *d);
+void cpu_combine_slots(struct tensor y, struct tensor ys, const struct dispatch *d,
+                       bool accumulate);
+void cpu_gather_rows(struct tensor y, struct tensor x, struct tensor index);
+void cpu_scatter_rows(struct tensor x, struct tensor y, struct tensor index);
+void cpu_place_rows(struct tensor x, struct tensor y, struct tensor index);
+// swiglu.c
+void cpu_swiglu_forward(struct tensor a, struct tensor g, struct tensor u, struct tensor weight,
+                        const struct dispatch *d);
+void cpu_swiglu_backward(const struct swiglu_grads *out, struct tensor da, struct tensor g,
+                         struct tensor u, struct tensor weight, const struct dispatch *d);
+// cross_entropy.c
+void cpu_cross_entropy(struct tensor loss, struct tensor logits, struct tensor targets,
+                       float scale);
+// adamw.c
+void cpu_adamw(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
+               struct tensor grad, const struct adamw *p, float grad_scale);

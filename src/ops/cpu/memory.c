@@ -1,0 +1,106 @@
+// ops/cpu/memory.c - memory of the CPU backend: mapped pages for what it is asked for, and each
+// thread's scratch.
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/vector.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum { PAGE = 4096, HUGE_PAGE = 2 << 20, ZERO_BLOCK = 1 << 20 };
+
+static size_t mapped_size(size_t bytes)
+{
+    return (bytes + PAGE) / PAGE * PAGE; // never 0
+}
+
+void *cpu_allocate(size_t bytes)
+{
+    if (bytes > SIZE_MAX / 4) return NULL;
+    const size_t size = mapped_size(bytes);
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    if (size >= HUGE_PAGE) madvise(p, size, MADV_HUGEPAGE); // a hint; small pages work too
+    return p;
+}
+
+void cpu_release(void *p, size_t bytes)
+{
+    if (p) munmap(p, mapped_size(bytes));
+}
+
+void cpu_upload(void *dst, const void *src, size_t bytes)
+{
+    if (bytes) memcpy(dst, src, bytes);
+}
+
+void cpu_download(void *dst, const void *src, size_t bytes)
+{
+    if (bytes) memcpy(dst, src, bytes);
+}
+
+void cpu_zero(struct tensor x)
+{
+    const int64_t bytes = (int64_t)tensor_bytes(x);
+#pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (bytes > ZERO_BLOCK)
+    for (int64_t first = 0; first < bytes; first += ZERO_BLOCK) {
+        memset((char *)x.data + first, 0, (size_t)min_i64(ZERO_BLOCK, bytes - first));
+    }
+}
+
+void cpu_convert(struct tensor y, struct tensor x)
+{
+    const int64_t count = tensor_count(y);
+    assert(count == tensor_count(x));
+#pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (count > SMALL_WORK)
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        const int64_t n = min_i64(BLOCK, count - first);
+        char *to = (char *)y.data + (size_t)first * dtype_size(y.dtype);
+        const char *from = element_at(x, first);
+        float buffer[BLOCK];
+        if (x.dtype == y.dtype) {
+            memcpy(to, from, (size_t)n * dtype_size(x.dtype));
+        } else if (x.dtype == DTYPE_F64) { // straight, so that nothing is rounded twice
+            dtype_convert(to, y.dtype, from, x.dtype, n);
+        } else {
+            to_f32(buffer, from, x.dtype, n);
+            from_f32(to, y.dtype, buffer, n);
+        }
+    }
+}
+
+struct scratch_block {
+    void *data;
+    size_t size;
+};
+static _Thread_local struct scratch_block blocks[SCRATCH_USES];
+static pthread_key_t at_thread_exit;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void release_blocks(void *thread_blocks)
+{
+    struct scratch_block *b = thread_blocks;
+    for (int i = 0; i < SCRATCH_USES; i++) {
+        cpu_release(b[i].data, b[i].size);
+        b[i] = (struct scratch_block){0};
+    }
+}
+
+static void make_key(void)
+{
+    pthread_key_create(&at_thread_exit, release_blocks);
+}
+
+void *scratch(enum scratch_use use, size_t bytes)
+{
+    struct scratch_block *b = &blocks[use];
+    if (bytes <= b->size) return b->data;
+    pthread_once(&once, make_key);
+    pthread_setspecific(at_thread_exit, blocks);
+    cpu_release(b->data, b->size);
+    *b = (struct scratch_block){cpu_allocate(bytes), bytes};
+    // A few MB that cannot be had are the end: an op has no way to fail, and a wrong result is worse.
+    if (!b->data) abort();
+    return b->data;
+}

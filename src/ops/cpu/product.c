@@ -1,0 +1,218 @@
+// ops/cpu/product.c - see product.h. oneDNN 2.x and 3.x differ in how a product is described; the two
+// descriptions stand side by side. BF16 products are kept once made, by shape: making one generates code.
+#include "ops/cpu/product.h"
+
+#include "base/mem.h"
+#include "ops/cpu/cpu.h"
+
+#include <assert.h>
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+void product_f32(const struct product *p, float scale)
+{
+    if (p->m == 0 || p->n == 0) return;
+    omp_set_num_threads(
+        1); // inside the caller's parallel region only; also where that has one thread
+    const dnnl_status_t status =
+        dnnl_sgemm(p->transposed_a ? 'T' : 'N', p->transposed_b ? 'T' : 'N', p->m, p->n, p->k,
+                   scale, p->a, p->lda, p->b, p->ldb, p->accumulate ? 1.0f : 0.0f, p->c, p->ldc);
+    if (status != dnnl_success) abort(); // out of memory for its packed blocks
+}
+
+// What a BF16 product is made for; compared as bytes, so every field is 8 bytes wide.
+struct shape {
+    int64_t m, n, k, lda, ldb, ldc, transposed_a, transposed_b, accumulate, c_is_bf16;
+};
+
+struct made {
+    struct shape shape;
+    dnnl_primitive_desc_t description;
+    dnnl_primitive_t primitive;
+    size_t workspace;
+    struct made *next;
+};
+
+enum { BUCKETS = 1024 };
+static struct made *buckets[BUCKETS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static dnnl_engine_t engine;
+
+#if DNNL_VERSION_MAJOR >= 3
+typedef const_dnnl_memory_desc_t layout;
+
+static bool describe(dnnl_primitive_desc_t *out, const struct shape *s, dnnl_primitive_attr_t attr)
+{
+    const dnnl_data_type_t type = s->c_is_bf16 ? dnnl_bf16 : dnnl_f32;
+    const dnnl_dims_t a = {s->m, s->k}, b = {s->k, s->n}, c = {s->m, s->n};
+    const dnnl_dims_t a_step = {s->transposed_a ? 1 : s->lda, s->transposed_a ? s->lda : 1};
+    const dnnl_dims_t b_step = {s->transposed_b ? 1 : s->ldb, s->transposed_b ? s->ldb : 1};
+    const dnnl_dims_t c_step = {s->ldc, 1};
+    dnnl_memory_desc_t la = NULL, lb = NULL, lc = NULL;
+    const bool ok =
+        dnnl_memory_desc_create_with_strides(&la, 2, a, dnnl_bf16, a_step) == dnnl_success &&
+        dnnl_memory_desc_create_with_strides(&lb, 2, b, dnnl_bf16, b_step) == dnnl_success &&
+        dnnl_memory_desc_create_with_strides(&lc, 2, c, type, c_step) == dnnl_success &&
+        dnnl_matmul_primitive_desc_create(out, engine, la, lb, NULL, lc, attr) == dnnl_success;
+    dnnl_memory_desc_destroy(la);
+    dnnl_memory_desc_destroy(lb);
+    dnnl_memory_desc_destroy(lc);
+    return ok;
+}
+
+static size_t layout_size(layout md)
+{
+    return md ? dnnl_memory_desc_get_size(md) : 0;
+}
+#else
+typedef const dnnl_memory_desc_t *layout;
+
+static bool describe(dnnl_primitive_desc_t *out, const struct shape *s, dnnl_primitive_attr_t attr)
+{
+    const dnnl_data_type_t type = s->c_is_bf16 ? dnnl_bf16 : dnnl_f32;
+    const dnnl_dims_t a = {s->m, s->k}, b = {s->k, s->n}, c = {s->m, s->n};
+    const dnnl_dims_t a_step = {s->transposed_a ? 1 : s->lda, s->transposed_a ? s->lda : 1};
+    const dnnl_dims_t b_step = {s->transposed_b ? 1 : s->ldb, s->transposed_b ? s->ldb : 1};
+    const dnnl_dims_t c_step = {s->ldc, 1};
+    dnnl_memory_desc_t la, lb, lc;
+    dnnl_matmul_desc_t matmul;
+    return dnnl_memory_desc_init_by_strides(&la, 2, a, dnnl_bf16, a_step) == dnnl_success &&
+           dnnl_memory_desc_init_by_strides(&lb, 2, b, dnnl_bf16, b_step) == dnnl_success &&
+           dnnl_memory_desc_init_by_strides(&lc, 2, c, type, c_step) == dnnl_success &&
+           dnnl_matmul_desc_init(&matmul, &la, &lb, NULL, &lc) == dnnl_success &&
+           dnnl_primitive_desc_create(out, &matmul, attr, engine, NULL) == dnnl_success;
+}
+
+static size_t layout_size(layout md)
+{
+    return md ? dnnl_memory_desc_get_size(md) : 0;
+}
+#endif
+
+static bool make(struct made *m)
+{
+    omp_set_num_threads(1); // the primitive is cut for as many threads as there are now
+    if (!engine && dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success) return false;
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_post_ops_t add = NULL;
+    bool ok =
+        dnnl_primitive_attr_create(&attr) == dnnl_success &&
+        dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
+    if (ok && m->shape.accumulate) {
+        ok = dnnl_post_ops_create(&add) == dnnl_success &&
+             dnnl_post_ops_append_sum(add, 1.0f) == dnnl_success &&
+             dnnl_primitive_attr_set_post_ops(attr, add) == dnnl_success;
+    }
+    ok = ok && describe(&m->description, &m->shape, attr) &&
+         dnnl_primitive_create(&m->primitive, m->description) == dnnl_success;
+    if (ok) {
+        m->workspace =
+            layout_size(dnnl_primitive_desc_query_md(m->description, dnnl_query_scratchpad_md, 0));
+    }
+    dnnl_post_ops_destroy(add);
+    dnnl_primitive_attr_destroy(attr);
+    return ok;
+}
+
+static size_t bucket_of(const struct shape *s)
+{
+    uint64_t hash = 0;
+    const int64_t part[] = {
+        s->m,          s->n,        s->k, s->lda, s->ldb, s->ldc, s->transposed_a, s->transposed_b,
+        s->accumulate, s->c_is_bf16};
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        hash = (hash ^ (uint64_t)part[i]) * 0x9e3779b97f4a7c15U;
+        hash ^= hash >> 29;
+    }
+    return hash % BUCKETS;
+}
+
+// The product of this shape, made at its first use; NULL if the library has none.
+static const struct made *find(const struct shape *s)
+{
+    struct made **bucket = &buckets[bucket_of(s)];
+    pthread_mutex_lock(&lock);
+    struct made *m = *bucket;
+    while (m && memcmp(&m->shape, s, sizeof *s) != 0) {
+        m = m->next;
+    }
+    if (!m && (m = mem_zalloc(1, sizeof *m)) != NULL) {
+        m->shape = *s;
+        if (make(m)) {
+            m->next = *bucket;
+            *bucket = m;
+        } else {
+            mem_free(m);
+            m = NULL;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return m;
+}
+
+static bool execute(const struct made *m, const struct product *p)
+{
+    static const dnnl_query_t query[] = {dnnl_query_src_md, dnnl_query_weights_md,
+                                         dnnl_query_dst_md, dnnl_query_scratchpad_md};
+    void *workspace = m->workspace ? scratch(SCRATCH_LIBRARY, m->workspace) : NULL;
+    void *data[] = {(void *)(uintptr_t)p->a, (void *)(uintptr_t)p->b, p->c, workspace};
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, NULL},
+                              {DNNL_ARG_WEIGHTS, NULL},
+                              {DNNL_ARG_DST, NULL},
+                              {DNNL_ARG_SCRATCHPAD, NULL}};
+    const int count = m->workspace ? 4 : 3;
+    dnnl_stream_t stream = NULL;
+    bool ok = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) == dnnl_success;
+    for (int i = 0; ok && i < count; i++) {
+        const layout md = dnnl_primitive_desc_query_md(m->description, query[i], 0);
+        ok = dnnl_memory_create(&args[i].memory, md, engine, data[i]) == dnnl_success;
+    }
+    ok = ok && dnnl_primitive_execute(m->primitive, stream, count, args) == dnnl_success &&
+         dnnl_stream_wait(stream) == dnnl_success;
+    for (int i = 0; i < count; i++) {
+        dnnl_memory_destroy(args[i].memory);
+    }
+    dnnl_stream_destroy(stream);
+    return ok;
+}
+
+void product_bf16(const struct product *p)
+{
+    if (p->m == 0 || p->n == 0) return;
+    assert(!(p->accumulate && p->c_is_bf16));
+    omp_set_num_threads(1);
+    const struct shape s = {
+        p->m,          p->n,        p->k, p->lda, p->ldb, p->ldc, p->transposed_a, p->transposed_b,
+        p->accumulate, p->c_is_bf16};
+    const struct made *m = find(&s);
+    if (!m || !execute(m, p)) abort(); // tried at the start by product_bf16_works: out of memory
+}
+
+bool product_bf16_works(void)
+{
+    bool works = true;
+#pragma omp parallel num_threads(1)
+    {
+        for (int i = 0; i < 4; i++) { // as the forward pass, dinput and dweight use it
+            const struct shape s = {16, 48, 32, 64, 64, 64, i == 2, i == 0, i >= 2, i == 1};
+            works = works && find(&s) != NULL;
+        }
+    }
+    return works;
+}
+
+#if defined(__x86_64__)
+enum { HAS_X86 = 1 };
+#else
+enum { HAS_X86 = 0 };
+#endif
+
+bool product_bf16_is_fast(void)
+{
+    const int isa = (int)dnnl_get_effective_cpu_isa();
+    const int needed = (int)dnnl_cpu_isa_avx512_core_bf16;
+    return HAS_X86 && (isa & needed) == needed;
+}

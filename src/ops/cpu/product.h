@@ -1,0 +1,21 @@
+// ops/cpu/product.h - the one place that knows oneDNN: a matrix product computed by the calling thread
+// alone, in either version of the library.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+// C (m,n) = A (m,k) B (k,n), or C += if accumulate; rows of C lie ldc apart. A is stored by rows of k
+// (lda apart) or, transposed, by rows of m; B by rows of n or, transposed, by rows of k.
+struct product {
+    int64_t m, n, k;
+    const void *a, *b;
+    void *c;
+    int64_t lda, ldb, ldc;
+    bool transposed_a, transposed_b, accumulate;
+    bool c_is_bf16; // bf16 products only; never with accumulate
+};
+void product_f32(const struct product *p, float scale); // scale times A B
+void product_bf16(const struct product *p);             // A and B BF16, sums in F32
+
+bool product_bf16_works(void);   // the library has such a product for this processor
+bool product_bf16_is_fast(void); // and the processor has instructions for it

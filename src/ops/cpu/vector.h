@@ -1,0 +1,181 @@
+// ops/cpu/vector.h - arithmetic in a form that compilers turn into vector instructions: an exponential,
+// dot products with as many partial sums as a vector has lanes, and blocks of F32 values loaded from and
+// stored to tensors of any floating type. The order of every sum is written down here, so it is the same
+// whatever the vector width.
+#pragma once
+#include "base/tensor.h"
+
+#include <math.h>
+
+enum { BLOCK = 2048, LANES = 16 };
+
+// e^x, relative error below 2e-7, exact at 0; results below 2.4e-38 are 0, NaN stays NaN.
+// x = n ln 2 + r with |r| <= ln(2)/2; e^r by a polynomial (Cephes' coefficients), 2^n by its bits.
+static inline float exp_f32(float x)
+{
+    const float magic = 0x1.8p23f; // adding it rounds to an integer in the low bits
+    const float top = x > 89.0f ? 89.0f : x;
+    const float in = top < -87.0f ? -87.0f : top;
+    const float shifted = __builtin_fmaf(in, 1.44269504f, magic);
+    const float n = shifted - magic;
+    const float high = __builtin_fmaf(n, -0.693359375f, in);
+    const float r = __builtin_fmaf(n, 2.12194440e-4f, high);
+    float p = 1.9875691500e-4f;
+    p = __builtin_fmaf(p, r, 1.3981999507e-3f);
+    p = __builtin_fmaf(p, r, 8.3334519073e-3f);
+    p = __builtin_fmaf(p, r, 4.1665795894e-2f);
+    p = __builtin_fmaf(p, r, 1.6666665459e-1f);
+    p = __builtin_fmaf(p, r, 5.0000001201e-1f);
+    const float e = __builtin_fmaf(p, r * r, r) + 1.0f;
+    // 2^n as 2^(n-1) * 2, because n may be 128; the low bits of `shifted` are n.
+    const uint32_t exponent = f32_bits(shifted) - f32_bits(magic) + 126U;
+    const float y = e * f32_from_bits(exponent << 23) * 2.0f;
+    return x < -87.0f ? 0.0f : y;
+}
+
+// 1 / (1 + e^-x) without overflow, accurate for negative x too.
+static inline float sigmoid_f32(float x)
+{
+    const float e = exp_f32(-fabsf(x));
+    const float numerator = x >= 0.0f ? 1.0f : e;
+    return (x != x ? x : numerator) / (1.0f + e);
+}
+
+// The n values at src as F32. src may lie at any byte.
+static inline void to_f32(float *restrict dst, const void *src, enum dtype from, int64_t n)
+{
+    const char *bytes = src;
+    if (from == DTYPE_F32) {
+        memcpy(dst, src, (size_t)n * sizeof *dst);
+    } else if (from == DTYPE_BF16) {
+        for (int64_t i = 0; i < n; i++) {
+            uint16_t h;
+            memcpy(&h, bytes + 2 * i, sizeof h);
+            dst[i] = f32_from_bf16(h);
+        }
+    } else {
+        // Exponent and mantissa moved into place and rescaled: exact, subnormals included.
+        for (int64_t i = 0; i < n; i++) {
+            uint16_t h;
+            memcpy(&h, bytes + 2 * i, sizeof h);
+            const uint32_t magnitude = h & 0x7fffU, sign = (uint32_t)(h & 0x8000U) << 16;
+            const uint32_t finite = f32_bits(f32_from_bits(magnitude << 13) * 0x1p112f);
+            const uint32_t special = 0x7f800000U | (magnitude << 13);
+            dst[i] = f32_from_bits((magnitude >= 0x7c00U ? special : finite) | sign);
+        }
+    }
+}
+
+static inline void from_f32(void *dst, enum dtype to, const float *src, int64_t n)
+{
+    if (to == DTYPE_BF16) {
+        uint16_t *restrict out = dst;
+        for (int64_t i = 0; i < n; i++) {
+            out[i] = bf16_from_f32(src[i]);
+        }
+    } else {
+        dtype_convert(dst, to, src, DTYPE_F32, n);
+    }
+}
+
+static inline const char *element_at(struct tensor x, int64_t i)
+{
+    return (const char *)x.data + (size_t)i * dtype_size(x.dtype);
+}
+
+// Elements [first, first + n) of x as F32: in place where they are that already, else in `buffer`.
+static inline const float *block_load(float *buffer, struct tensor x, int64_t first, int64_t n)
+{
+    const char *at = element_at(x, first);
+    if (x.dtype == DTYPE_F32 && (uintptr_t)at % sizeof(float) == 0)
+        return (const float *)(const void *)at;
+    to_f32(buffer, at, x.dtype, n);
+    return buffer;
+}
+
+// Where to compute elements [first, ...) of y: in place if it is F32, else in `buffer`.
+static inline float *block_target(float *buffer, struct tensor y, int64_t first)
+{
+    return y.dtype == DTYPE_F32 ? data_f32(y) + first : buffer;
+}
+
+static inline void block_store(struct tensor y, int64_t first, const float *values, int64_t n)
+{
+    if (y.dtype == DTYPE_F32 && values == data_f32(y) + first) return;
+    from_f32((char *)y.data + (size_t)first * dtype_size(y.dtype), y.dtype, values, n);
+}
+
+static inline float lanes_sum(const float lane[LANES])
+{
+    float half[LANES / 2];
+    for (int j = 0; j < LANES / 2; j++) {
+        half[j] = lane[j] + lane[j + LANES / 2];
+    }
+    const float a = (half[0] + half[4]) + (half[2] + half[6]);
+    const float b = (half[1] + half[5]) + (half[3] + half[7]);
+    return a + b;
+}
+
+static inline float dot_f32(const float *a, const float *b, int64_t n)
+{
+    float even[LANES] = {0}, odd[LANES] = {0};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        for (int j = 0; j < LANES; j++) {
+            even[j] = __builtin_fmaf(a[i + j], b[i + j], even[j]);
+        }
+        for (int j = 0; j < LANES; j++) {
+            odd[j] = __builtin_fmaf(a[i + LANES + j], b[i + LANES + j], odd[j]);
+        }
+    }
+    for (; i < n; i++) {
+        even[i % LANES] = __builtin_fmaf(a[i], b[i], even[i % LANES]);
+    }
+    for (int j = 0; j < LANES; j++) {
+        even[j] += odd[j];
+    }
+    return lanes_sum(even);
+}
+
+// The largest of n values, -infinity for none; NaN is passed over.
+static inline float max_f32(const float *x, int64_t n)
+{
+    float lane[LANES];
+    for (int j = 0; j < LANES; j++) {
+        lane[j] = -INFINITY;
+    }
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+        }
+    }
+    for (; i < n; i++) {
+        lane[i % LANES] = x[i] > lane[i % LANES] ? x[i] : lane[i % LANES];
+    }
+    float max = lane[0];
+    for (int j = 1; j < LANES; j++) {
+        max = lane[j] > max ? lane[j] : max;
+    }
+    return max;
+}
+
+// x <- e^(x - shift) in place (or into y); returns the sum.
+static inline float exp_sum_f32(float *y, const float *x, float shift, int64_t n)
+{
+    float lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+#pragma omp simd
+        for (int j = 0; j < LANES; j++) {
+            const float e = exp_f32(x[i + j] - shift);
+            y[i + j] = e;
+            lane[j] += e;
+        }
+    }
+    for (; i < n; i++) {
+        y[i] = exp_f32(x[i] - shift);
+        lane[i % LANES] += y[i];
+    }
+    return lanes_sum(lane);
+}
