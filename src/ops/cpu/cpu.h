@@ -17,6 +17,7 @@ enum scratch_use {
     SCRATCH_C,
     SCRATCH_D,
     SCRATCH_SUMS,
+    SCRATCH_QUERIES,
     SCRATCH_LIBRARY,
     SCRATCH_USES
 };
