@@ -1,0 +1,97 @@
+// base/dir.c - see dir.h.
+#include "base/dir.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool add_name(struct dir_names *n, const char *name)
+{
+    char **grown = array_grow(n->name, n->count, &n->capacity, sizeof *n->name);
+    if (!grown) return false;
+    n->name = grown;
+    n->name[n->count] = mem_strdup(name);
+    return n->name[n->count++] != NULL;
+}
+
+bool dir_list(struct dir_names *n, const char *path, struct error *err)
+{
+    *n = (struct dir_names){0};
+    DIR *d = opendir(path);
+    if (!d) return fail(err, "%s: cannot open folder: %s", path, strerror(errno));
+    bool ok = true;
+    errno = 0;
+    for (struct dirent *e = NULL; ok && (e = readdir(d));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        ok = add_name(n, e->d_name) || fail(err, "%s: no memory for its names", path);
+        errno = 0;
+    }
+    if (ok && errno) ok = fail(err, "%s: cannot read folder: %s", path, strerror(errno));
+    closedir(d);
+    if (!ok) {
+        dir_names_free(n);
+        return false;
+    }
+    if (n->count) qsort(n->name, (size_t)n->count, sizeof *n->name, by_bytes);
+    return true;
+}
+
+void dir_names_free(struct dir_names *n)
+{
+    for (int64_t i = 0; i < n->count; i++) {
+        mem_free(n->name[i]);
+    }
+    mem_free(n->name);
+    *n = (struct dir_names){0};
+}
+
+static void parent_of(char *out, size_t size, const char *path)
+{
+    snprintf(out, size, "%s", path);
+    char *slash = strrchr(out, '/');
+    if (!slash) {
+        snprintf(out, size, ".");
+    } else {
+        slash[slash == out] = 0;
+    }
+}
+
+bool dir_commit(const char *to, const char *from, struct error *err)
+{
+    char parent[4096];
+    if (strlen(to) >= sizeof parent) return fail(err, "%s: path too long", to);
+    if (!dir_sync(from, err)) return false;
+    if (rename(from, to) != 0) {
+        return fail(err, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+    }
+    parent_of(parent, sizeof parent, to);
+    return dir_sync(parent, err);
+}
+
+bool dir_writable(const char *path)
+{
+    char at[4096];
+    if (strlen(path) >= sizeof at) return false;
+    snprintf(at, sizeof at, "%s", path);
+    struct stat st;
+    while (stat(at, &st) != 0) {
+        char above[4096];
+        if (errno != ENOENT) return false;
+        parent_of(above, sizeof above, at);
+        if (!strcmp(above, at)) return false;
+        snprintf(at, sizeof at, "%s", above);
+    }
+    return S_ISDIR(st.st_mode) && access(at, W_OK | X_OK) == 0;
+}
