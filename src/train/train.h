@@ -34,6 +34,7 @@ struct train_options {
 };
 
 // The learning rate of step s (0-based) of `steps`.
+int64_t schedule_warmup(const struct train_options *o, int64_t steps); // steps of warm-up
 double schedule_lr(const struct train_options *o, int64_t s, int64_t steps);
 
 // What a stage trains with: a run is a list of them, and resumes within each.

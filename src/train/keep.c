@@ -1,0 +1,131 @@
+// train/keep.c - what a run leaves on the disk: checkpoints, how it goes on from them, and the result.
+#include "base/dir.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "train/folder.h"
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { PATH_SIZE = 4096 };
+
+struct saved trainer_saved(const struct trainer *t)
+{
+    const struct model *m = &t->model;
+    return (struct saved){m->setup.ops, &m->leaves, m->setup.routing, m->routing_state};
+}
+
+static void tell_saving(const struct trainer *t, const char *path)
+{
+    const struct train_listener *listen = t->run->listener;
+    if (listen && listen->saving) listen->saving(listen->user, path);
+}
+
+bool trainer_save(struct trainer *t, struct error *err)
+{
+    char path[PATH_SIZE];
+    const struct saved what = trainer_saved(t);
+    const struct run *r = t->run;
+    const char *bad = optimizer_not_finite(&t->optimizer, &t->model.leaves);
+    if (bad) {
+        return fail(err,
+                    "step %" PRId64 ": %s is no longer finite, which is not saved; the newest "
+                    "checkpoint is of step %" PRId64,
+                    t->state.step, bad, t->saved_step);
+    }
+    if (!folder_checkpoint_path(path, sizeof path, r->out, t->state.step, err)) return false;
+    tell_saving(t, path);
+    if (!metrics_sync(&t->metrics, err)) return false;
+    if (!run_checkpoint_save(r->out, &what, &t->state, err)) return false;
+    t->saved_step = t->state.step;
+    const int64_t keep = r->keep_last > 1 ? r->keep_last : 1;
+    return folder_prune(r->out, t->state.step, keep, t->state.best_step, err);
+}
+
+enum candidate { CANDIDATE_GOOD, CANDIDATE_BAD, CANDIDATE_OF_ANOTHER_RUN };
+
+static enum candidate load(struct trainer *t, const char *path, struct error *err)
+{
+    struct manifest manifest;
+    struct train_state state;
+    const struct saved what = trainer_saved(t);
+    if (!run_checkpoint_state(path, &manifest, &state, err)) return CANDIDATE_BAD;
+    enum candidate result = CANDIDATE_GOOD;
+    if (!train_state_same_run(&state, &t->state, path, err)) {
+        result = CANDIDATE_OF_ANOTHER_RUN;
+    } else if (state.step > t->feed.steps || state.stage != t->state.stage) {
+        fail(err, "%s: step %" PRId64 " of a run of %" PRId64, path, state.step, t->feed.steps);
+        result = CANDIDATE_OF_ANOTHER_RUN;
+    } else if (!run_checkpoint_values(path, &manifest, &what, err) ||
+               !run_checkpoint_rest(path, &manifest, &what, err)) {
+        result = CANDIDATE_BAD;
+    }
+    manifest_free(&manifest);
+    if (result == CANDIDATE_GOOD) {
+        train_state_free(&t->state);
+        t->state = state;
+        t->saved_step = state.step;
+    } else {
+        train_state_free(&state);
+    }
+    return result;
+}
+
+bool trainer_resume(struct trainer *t, struct error *err)
+{
+    int64_t *step, count;
+    char path[PATH_SIZE];
+    struct error why = {0};
+    if (!folder_checkpoints(&step, &count, t->run->out, err)) return false;
+    enum candidate result = CANDIDATE_BAD;
+    for (int64_t i = 0; i < count && result == CANDIDATE_BAD; i++) {
+        if (!folder_checkpoint_path(path, sizeof path, t->run->out, step[i], err)) break;
+        result = load(t, path, &why);
+        if (result == CANDIDATE_BAD) log_warning("checkpoint skipped: %s", why.msg);
+    }
+    mem_free(step);
+    if (result == CANDIDATE_GOOD) {
+        log_info("resumed from %s", path);
+        return true;
+    }
+    if (result == CANDIDATE_OF_ANOTHER_RUN) return fail(err, "%s", why.msg);
+    if (count) {
+        return fail(err, "%s: none of %" PRId64 " checkpoints verifies; the last: %s", t->run->out,
+                    count, why.msg);
+    }
+    log_info("%s: no checkpoint yet, the run starts from the beginning", t->run->out);
+    return true;
+}
+
+static bool load_best(struct trainer *t, struct error *err)
+{
+    char path[PATH_SIZE];
+    struct manifest manifest;
+    struct train_state state;
+    const struct saved what = trainer_saved(t);
+    if (!folder_checkpoint_path(path, sizeof path, t->run->out, t->state.best_step, err) ||
+        !run_checkpoint_state(path, &manifest, &state, err)) {
+        return false;
+    }
+    const bool ok = run_checkpoint_values(path, &manifest, &what, err);
+    manifest_free(&manifest);
+    train_state_free(&state);
+    return ok;
+}
+
+bool trainer_export(struct trainer *t, char *path, size_t size, struct error *err)
+{
+    char temporary[PATH_SIZE];
+    const bool best = t->run->export_best && t->state.best_step > 0;
+    if (best && t->state.best_step != t->state.step && !load_best(t, err)) {
+        return fail_in(err, "the best checkpoint cannot be exported");
+    }
+    if (!path_join(path, size, t->run->out, "model", err) ||
+        !path_join(temporary, sizeof temporary, t->run->out, "model.tmp", err)) {
+        return false;
+    }
+    tell_saving(t, path);
+    return dir_remove(temporary, err) && model_export(&t->model, temporary, err) &&
+           dir_remove(path, err) && dir_commit(path, temporary, err);
+}

@@ -1,0 +1,28 @@
+// train/optimizer.h - AdamW with clipping by global norm over a list of leaves. Knows no method and no
+// model: only leaves and ops.
+#pragma once
+#include "base/leaf.h"
+#include "ops/ops.h"
+#include "train/train.h"
+
+struct optimizer {
+    const struct ops *ops;
+    struct tensor sum; // (1) F64 on the backend
+};
+bool optimizer_open(struct optimizer *o, const struct ops *ops, struct error *err);
+void optimizer_close(struct optimizer *o); // safe after a failed open, and twice
+
+// The global norm of all gradients; one download. Not finite if any gradient is not.
+double optimizer_grad_norm(struct optimizer *o, const struct leaves *l);
+// What gradients are multiplied by so that their norm is at most clip (0: no limit), as
+// torch.nn.utils.clip_grad_norm_ does.
+double optimizer_clip_scale(double norm, double clip);
+// Can a float hold the squares of gradients of this norm, once scaled? If not, a step would leave
+// infinite moments.
+bool optimizer_norm_usable(double norm, double clip);
+// The n-th update (from 1) of every leaf.
+void optimizer_update(const struct optimizer *o, const struct leaves *l,
+                      const struct train_options *t, double lr, double scale, int64_t n);
+void optimizer_zero_grad(const struct optimizer *o, const struct leaves *l);
+// NULL if every value and moment is finite, else the name of a leaf where one is not.
+const char *optimizer_not_finite(struct optimizer *o, const struct leaves *l);

@@ -1,0 +1,141 @@
+// train/state.c - see state.h.
+#include "train/state.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { STATE_LIMIT = 16 << 20 };
+
+// The members that are whole numbers, once.
+static const struct {
+    const char *name;
+    size_t at;
+} integers[] = {
+    {"step", offsetof(struct train_state, step)},
+    {"stage", offsetof(struct train_state, stage)},
+    {"updates", offsetof(struct train_state, updates)},
+    {"skipped", offsetof(struct train_state, skipped)},
+    {"skipped_in_a_row", offsetof(struct train_state, skipped_in_a_row)},
+    {"tokens", offsetof(struct train_state, tokens)},
+    {"best_step", offsetof(struct train_state, best_step)},
+    {"evaluations_since_best", offsetof(struct train_state, evaluations_since_best)},
+    {"data", offsetof(struct train_state, data)},
+    {"validation", offsetof(struct train_state, validation)},
+};
+enum { INTEGERS = sizeof integers / sizeof *integers };
+
+static int append_to_buf(const char *bytes, size_t n, void *out)
+{
+    return buf_append(out, bytes, n) ? 0 : -1;
+}
+
+bool train_state_write(const struct train_state *s, const char *path, struct error *err)
+{
+    json_t *o = json_object();
+    bool ok = o != NULL;
+    for (int i = 0; ok && i < INTEGERS; i++) {
+        int64_t value;
+        memcpy(&value, (const char *)s + integers[i].at, sizeof value);
+        ok = json_object_set_new(o, integers[i].name, json_integer(value)) == 0;
+    }
+    ok = ok && json_object_set_new(o, "early", json_boolean(s->early)) == 0;
+    if (ok && isfinite(s->best_loss)) {
+        ok = json_object_set_new(o, "best_loss", json_real(s->best_loss)) == 0;
+    }
+    if (ok && s->deciding) ok = json_object_set(o, "options", s->deciding) == 0;
+    struct buf text = {0};
+    ok = ok && json_dump_callback(o, append_to_buf, &text, JSON_INDENT(1) | JSON_SORT_KEYS) == 0 &&
+         buf_puts(&text, "\n");
+    json_decref(o);
+    ok = ok ? file_write(path, text.data, text.size, err) : fail(err, "%s: no memory", path);
+    buf_free(&text);
+    return ok;
+}
+
+static bool read_object(struct train_state *s, json_t *o, const char *path, struct error *err)
+{
+    for (int i = 0; i < INTEGERS; i++) {
+        int64_t value = 0;
+        if (!json_get_int(o, integers[i].name, 0, INT64_MAX, true, &value, path, err)) return false;
+        memcpy((char *)s + integers[i].at, &value, sizeof value);
+    }
+    if (!json_get_bool(o, "early", true, &s->early, path, err)) return false;
+    if (!json_get_real(o, "best_loss", -DBL_MAX, DBL_MAX, false, &s->best_loss, path, err)) {
+        return false;
+    }
+    json_t *options = json_object_get(o, "options");
+    if (options && !json_is_object(options)) return fail(err, "%s: options: no object", path);
+    s->deciding = json_incref(options);
+    return true;
+}
+
+bool train_state_read(struct train_state *s, const char *path, struct error *err)
+{
+    *s = (struct train_state){.best_loss = (double)NAN};
+    json_t *o = json_parse_file(path, STATE_LIMIT, err);
+    if (!o) return false;
+    const bool ok =
+        (json_is_object(o) || fail(err, "%s: not an object", path)) && read_object(s, o, path, err);
+    json_decref(o);
+    if (!ok) train_state_free(s);
+    return ok;
+}
+
+void train_state_free(struct train_state *s)
+{
+    json_decref(s->deciding);
+    s->deciding = NULL;
+}
+
+static void value_text(char out[80], const json_t *v)
+{
+    struct buf text = {0};
+    const size_t flags = JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15);
+    const bool ok = v && json_dump_callback(v, append_to_buf, &text, flags) == 0;
+    snprintf(out, 80, "%s", ok ? text.data : "not set");
+    buf_free(&text);
+}
+
+static bool same_option(const char *name, const json_t *saved, const json_t *now, const char *where,
+                        struct error *err)
+{
+    if (saved && now && json_equal(saved, now)) return true;
+    char was[80], is[80];
+    value_text(was, saved);
+    value_text(is, now);
+    return fail(err, "%s: option %s was %s and is %s now: a resumed run must keep it", where, name,
+                was, is);
+}
+
+bool train_state_same_run(const struct train_state *saved, const struct train_state *now,
+                          const char *where, struct error *err)
+{
+    void *at;
+    const char *name;
+    json_t *value;
+    for (at = json_object_iter(now->deciding); at; at = json_object_iter_next(now->deciding, at)) {
+        name = json_object_iter_key(at);
+        value = json_object_iter_value(at);
+        if (!same_option(name, json_object_get(saved->deciding, name), value, where, err)) {
+            return false;
+        }
+    }
+    for (at = json_object_iter(saved->deciding); at;
+         at = json_object_iter_next(saved->deciding, at)) {
+        name = json_object_iter_key(at);
+        value = json_object_iter_value(at);
+        if (!same_option(name, value, json_object_get(now->deciding, name), where, err)) {
+            return false;
+        }
+    }
+    if (saved->data != now->data) {
+        return fail(err, "%s: the training data are not those that the run began with", where);
+    }
+    if (saved->validation == now->validation) return true;
+    return fail(err, "%s: the validation data are not those that the run began with", where);
+}

@@ -1,0 +1,138 @@
+// train/step.c - one step of the optimizer, and one pass over the validation data.
+#include "base/log.h"
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <time.h>
+
+enum { SKIPPED_AT_MOST = 3 }; // in a row
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void forward_backward(struct model *m, const struct batch *b, float scale)
+{
+    const struct routing *r = m->setup.routing;
+    struct routing_state *state = m->routing_state;
+    model_forward(m, b, NULL, true);
+    model_loss(m, b, scale);
+    if (state && r->loss) r->loss(state);
+    model_backward(m, b);
+    if (state && r->after_micro_batch) r->after_micro_batch(state);
+}
+
+// Every micro-batch is scaled by the supervised tokens of the whole step, so that their gradients add
+// up to that of the mean over the step, however unequal they are.
+static bool accumulate(struct trainer *t, const struct feed_step *f, struct error *err)
+{
+    const float scale = (float)(1.0 / (double)f->supervised);
+    int64_t supervised = 0;
+    for (int64_t i = f->first; i < f->first + f->count; i++) {
+        feed_batch(&t->feed, i, &t->batch);
+        supervised += t->batch.supervised;
+        forward_backward(&t->model, &t->batch, scale);
+    }
+    if (supervised == f->supervised) return true;
+    return fail(err, "step %" PRId64 ": %" PRId64 " supervised tokens, %" PRId64 " expected",
+                t->state.step + 1, supervised, f->supervised);
+}
+
+static void apply(struct trainer *t, const struct train_step *s)
+{
+    const struct model *m = &t->model;
+    const double scale = optimizer_clip_scale(s->grad_norm, t->options->clip);
+    optimizer_update(&t->optimizer, &m->leaves, t->options, s->lr, scale, ++t->state.updates);
+    if (m->routing_state && m->setup.routing->after_step) {
+        m->setup.routing->after_step(m->routing_state);
+    }
+}
+
+static bool skip(struct trainer *t, const struct train_step *s, struct error *err)
+{
+    char loss[NUMBER_TEXT], norm[NUMBER_TEXT];
+    struct train_state *state = &t->state;
+    state->skipped++;
+    state->skipped_in_a_row++;
+    number_text(loss, s->loss);
+    number_text(norm, s->grad_norm);
+    log_warning("step %" PRId64 " skipped: loss %s, gradient norm %s", s->step, loss, norm);
+    if (state->skipped_in_a_row < SKIPPED_AT_MOST) return true;
+    return fail(err,
+                "step %" PRId64
+                ": loss %s, gradient norm %s: not finite or too large in %d steps in a "
+                "row; the newest checkpoint is of step %" PRId64,
+                s->step, loss, norm, SKIPPED_AT_MOST, t->saved_step);
+}
+
+bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
+{
+    const double start = now();
+    const int64_t index = t->state.step, steps = t->feed.steps;
+    struct feed_step f;
+    if (!feed_seek(&t->feed, index, &f, err)) return false;
+    *s = (struct train_step){.step = index + 1,
+                             .steps = steps,
+                             .stage = t->state.stage,
+                             .loss = (double)NAN,
+                             .grad_norm = (double)NAN,
+                             .eval_loss = (double)NAN,
+                             .lr = schedule_lr(t->options, index, steps),
+                             .tokens = f.tokens};
+    bool usable = true, ok = true;
+    if (f.supervised > 0) {
+        if (!accumulate(t, &f, err)) return false;
+        s->loss = model_take_loss(&t->model) / (double)f.supervised;
+        s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
+        usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
+        if (usable) apply(t, s);
+        optimizer_zero_grad(&t->optimizer, &t->model.leaves);
+    } else {
+        log_warning("step %" PRId64 ": no token carries loss, nothing learns", s->step);
+    }
+    t->state.step++;
+    t->state.tokens += f.tokens;
+    if (usable) t->state.skipped_in_a_row = 0;
+    if (!usable) ok = skip(t, s, err);
+    t->loss = s->loss;
+    s->skipped = t->state.skipped;
+    s->seconds = now() - start;
+    s->tokens_per_second = s->seconds > 0 ? (double)f.tokens / s->seconds : 0;
+    return ok;
+}
+
+double trainer_evaluate(struct trainer *t)
+{
+    const struct train_listener *listen = t->run->listener;
+    int64_t supervised = 0;
+    for (int64_t i = 0; i < t->validation.count; i++) {
+        packing_batch(&t->validation, t->run->validation, i, &t->batch);
+        model_forward(&t->model, &t->batch, NULL, false);
+        model_loss(&t->model, &t->batch, 0);
+        supervised += t->batch.supervised;
+        if (listen && listen->evaluating) {
+            listen->evaluating(listen->user, i + 1, t->validation.count);
+        }
+    }
+    return model_take_loss(&t->model) / (double)supervised;
+}
+
+double trainer_evaluate_step(struct trainer *t)
+{
+    struct train_state *s = &t->state;
+    t->eval_loss = trainer_evaluate(t);
+    const bool best = isfinite(t->eval_loss) && !(t->eval_loss >= s->best_loss);
+    if (best) {
+        s->best_loss = t->eval_loss;
+        s->best_step = s->step;
+        s->evaluations_since_best = 0;
+    } else {
+        s->evaluations_since_best++;
+    }
+    s->early = t->options->patience > 0 && s->evaluations_since_best >= t->options->patience;
+    return t->eval_loss;
+}

@@ -1,0 +1,220 @@
+// train/trainer.c - a run from its opening to its result: see train.h for the order of things.
+#include "train/trainer.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "train/folder.h"
+#include "train/signals.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PATH_SIZE = 4096 };
+
+static bool check_range(const char *name, double x, double low, double high, struct error *err)
+{
+    char is[NUMBER_TEXT], least[NUMBER_TEXT], most[NUMBER_TEXT];
+    if (x >= low && x <= high) return true; // false for NaN
+    number_text(is, x);
+    number_text(least, low);
+    number_text(most, high);
+    return fail(err, "%s is %s; %s to %s expected", name, is, least, most);
+}
+
+static bool check_options(const struct train_options *o, struct error *err)
+{
+    const double many = 0x1p31, below_one = 1 - 0x1p-24;
+    if (o->batch_tokens <= 0 && o->batch_sequences <= 0) {
+        return fail(err, "batch_tokens and batch_sequences are both 0: one of them expected");
+    }
+    return check_range("batch_tokens", (double)o->batch_tokens, 0, many, err) &&
+           check_range("batch_sequences", (double)o->batch_sequences, 0, many, err) &&
+           check_range("accumulate", (double)o->accumulate, 1, many, err) &&
+           check_range("max_steps", (double)o->max_steps, 0, many, err) &&
+           (o->max_steps > 0 || check_range("epochs", o->epochs, 1e-9, 1e6, err)) &&
+           check_range("lr", o->lr, 0, 1e30, err) &&
+           check_range("weight_decay", o->weight_decay, 0, 1e30, err) &&
+           check_range("beta1", o->beta1, 0, below_one, err) &&
+           check_range("beta2", o->beta2, 0, below_one, err) &&
+           check_range("eps", o->eps, 1e-30, 1, err) &&
+           check_range("clip", o->clip, 0, 1e30, err) &&
+           check_range("min_lr_rate", o->min_lr_rate, 0, 1, err) &&
+           check_range("warmup_steps", (double)o->warmup_steps, 0, many, err) &&
+           check_range("warmup_ratio", o->warmup_ratio, 0, 1, err) &&
+           check_range("eval_every", (double)o->eval_every, 0, many, err) &&
+           check_range("patience", (double)o->patience, 0, many, err);
+}
+
+static bool open_data(struct trainer *t, struct error *err)
+{
+    const struct run *r = t->run;
+    if (!feed_open(&t->feed, r->data, t->options, err)) return false;
+    t->batch_tokens = t->feed.largest;
+    t->state.data = feed_fingerprint(r->data);
+    if (!r->validation) return true;
+    if (!feed_pack(&t->validation, r->validation, t->options, 0, false, err)) return false;
+    const int64_t largest = feed_largest(&t->validation, r->validation);
+    if (largest > t->batch_tokens) t->batch_tokens = largest;
+    t->state.validation = feed_fingerprint(r->validation);
+    if (r->validation->supervised > 0) return true;
+    return fail(err, "the validation data: no token carries loss");
+}
+
+static bool open_parts(struct trainer *t, struct error *err)
+{
+    const struct run *r = t->run;
+    if (r->n_stages != 1) {
+        return fail(err, "%" PRId64 " stages; 1 expected", r->n_stages);
+    }
+    if (!t->stage->setup.tuning) return fail(err, "nothing learns: a tuning expected");
+    if (!check_options(t->options, err)) return false;
+    if (r->deciding) {
+        t->state.deciding = json_parse(r->deciding, strlen(r->deciding), "options", err);
+        if (!t->state.deciding) return false;
+    }
+    if (!open_data(t, err)) return false;
+    struct model_setup setup = t->stage->setup;
+    setup.max_tokens = t->batch_tokens;
+    if (!model_open(&t->model, &setup, err)) return false;
+    return t->model.leaves.count > 0 || fail(err, "%s: no weight learns", setup.dir);
+}
+
+struct trainer *trainer_open(const struct run *r, struct error *err)
+{
+    struct trainer *t = mem_zalloc(1, sizeof *t);
+    if (!t) {
+        fail(err, "no memory for the trainer");
+        return NULL;
+    }
+    t->run = r;
+    t->stage = r->stage;
+    t->options = &r->stage->options;
+    t->lock = -1;
+    t->state.best_loss = t->loss = t->eval_loss = (double)NAN;
+    if (open_parts(t, err)) return t;
+    trainer_close(t);
+    return NULL;
+}
+
+void trainer_close(struct trainer *t)
+{
+    if (!t) return;
+    metrics_close(&t->metrics);
+    optimizer_close(&t->optimizer);
+    model_close(&t->model);
+    batch_free(&t->batch);
+    packing_free(&t->validation);
+    feed_close(&t->feed);
+    train_state_free(&t->state);
+    dir_unlock(&t->lock);
+    mem_free(t);
+}
+
+struct model *trainer_model(struct trainer *t)
+{
+    return &t->model;
+}
+
+// What lies there from before a resume is counted twice, on the safe side but for the checkpoints.
+static bool check_disk(const struct trainer *t, struct error *err)
+{
+    struct plan p;
+    int64_t *step, there;
+    if (!folder_checkpoints(&step, &there, t->run->out, err)) return false;
+    mem_free(step);
+    if (!plan_make(&p, t, err)) return false;
+    const int64_t more = p.checkpoints > there ? p.checkpoints - there : 1;
+    const double need = (double)p.checkpoint_bytes * (double)more + (double)p.export_bytes;
+    const double available = (double)p.disk_free;
+    plan_free(&p);
+    if (available < 0 || need <= available) return true;
+    return fail(err,
+                "%s: %.1f MiB free, %.1f MiB expected (%" PRId64 " checkpoints of %.1f MiB, the "
+                "result of %.1f MiB)",
+                t->run->out, available / 0x1p20, need / 0x1p20, more,
+                (double)p.checkpoint_bytes / 0x1p20, (double)p.export_bytes / 0x1p20);
+}
+
+static bool write_options(const struct trainer *t, struct error *err)
+{
+    char path[PATH_SIZE];
+    const char *text = t->run->options ? t->run->options : "{}\n";
+    return path_join(path, sizeof path, t->run->out, "run.json", err) &&
+           file_write(path, text, strlen(text), err);
+}
+
+static bool prepare(struct trainer *t, struct error *err)
+{
+    char path[PATH_SIZE];
+    const struct run *r = t->run;
+    const struct model_setup *setup = &t->stage->setup;
+    if (!folder_begin(&t->lock, r->out, setup->dir, r->resume, r->overwrite, err)) return false;
+    if (!check_disk(t, err)) return false;
+    if (!batch_reserve(&t->batch, t->batch_tokens, err)) return false;
+    if (!model_allocate(&t->model, err)) return false;
+    if (!optimizer_open(&t->optimizer, setup->ops, err)) return false;
+    if (r->resume && !trainer_resume(t, err)) return false;
+    return write_options(t, err) && path_join(path, sizeof path, r->out, "metrics.jsonl", err) &&
+           metrics_open(&t->metrics, path, t->state.step, err);
+}
+
+static bool evaluation_due(const struct trainer *t)
+{
+    const int64_t every = t->options->eval_every, step = t->state.step;
+    if (!t->run->validation) return false;
+    return step == t->feed.steps || (every > 0 && step % every == 0);
+}
+
+// A step, its evaluation, its line, and a checkpoint if one is due.
+static bool one_step(struct trainer *t, struct error *err)
+{
+    struct train_step s;
+    const struct run *r = t->run;
+    const bool ok = trainer_step(t, &s, err);
+    if (ok && evaluation_due(t)) s.eval_loss = trainer_evaluate_step(t);
+    if (s.step > 0 && !metrics_write(&t->metrics, &s, NULL, ok ? err : NULL)) return false;
+    if (r->listener && r->listener->step) r->listener->step(r->listener->user, &s);
+    if (!ok) return false;
+    const bool best = !isnan(s.eval_loss) && t->state.best_step == t->state.step;
+    const bool due = r->save_every > 0 && t->state.step % r->save_every == 0;
+    return !(best || due) || trainer_save(t, err);
+}
+
+static bool finished(const struct trainer *t)
+{
+    return t->state.early || t->state.step >= t->feed.steps;
+}
+
+static bool train(struct trainer *t, struct train_result *result, struct error *err)
+{
+    const struct train_listener *listen = t->run->listener;
+    if (listen && listen->start) listen->start(listen->user, t->state.step, t->feed.steps);
+    while (!finished(t) && !signals_pending()) {
+        if (!one_step(t, err)) return false;
+    }
+    if (t->state.step > t->saved_step && !trainer_save(t, err)) return false;
+    if (!finished(t)) {
+        result->outcome = TRAIN_STOPPED;
+        return true;
+    }
+    return trainer_export(t, result->exported, sizeof result->exported, err);
+}
+
+bool trainer_run(struct trainer *t, struct train_result *result, struct error *err)
+{
+    *result = (struct train_result){.outcome = TRAIN_DONE};
+    signals_catch();
+    bool ok = prepare(t, err) && train(t, result, err);
+    signals_release();
+    result->early = t->state.early;
+    result->step = t->state.step;
+    result->steps = t->feed.steps;
+    result->skipped = t->state.skipped;
+    result->loss = t->loss;
+    result->eval_loss = t->eval_loss;
+    result->best_loss = t->state.best_loss;
+    result->best_step = t->state.best_step;
+    return ok;
+}

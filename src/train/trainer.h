@@ -1,0 +1,41 @@
+// train/trainer.h - the trainer's own view of a run; what others may know is in train.h.
+#pragma once
+#include "train/checkpoint.h"
+#include "train/feed.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+#include "train/train.h"
+
+struct trainer {
+    const struct run *run;
+    const struct stage *stage;
+    const struct train_options *options; // of the stage
+    struct model model;
+    struct feed feed;
+    struct packing validation; // count 0: none
+    int64_t batch_tokens;      // of the largest micro-batch, evaluation included
+    struct batch batch;
+    struct optimizer optimizer;
+    struct metrics metrics;
+    struct train_state state;
+    int lock;
+    int64_t saved_step;     // of the newest checkpoint; 0: none
+    double loss, eval_loss; // the last ones
+};
+
+struct saved trainer_saved(const struct trainer *t);
+
+// Mean loss of a token over all supervised tokens of the validation data. Nothing learns or counts.
+double trainer_evaluate(struct trainer *t);
+// Evaluates, remembers whether it is the best so far and whether the patience is spent.
+double trainer_evaluate_step(struct trainer *t);
+
+// One optimizer step: t->state.step + 1, which it becomes. False: it cannot go on.
+bool trainer_step(struct trainer *t, struct train_step *s, struct error *err);
+
+// Saves at the state's step and removes what is no longer to be kept.
+bool trainer_save(struct trainer *t, struct error *err);
+// Goes on from the newest checkpoint that verifies; with none at all, from the beginning.
+bool trainer_resume(struct trainer *t, struct error *err);
+// Writes out/model from the last weights or the best.
+bool trainer_export(struct trainer *t, char *path, size_t size, struct error *err);
