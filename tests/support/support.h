@@ -2,6 +2,7 @@
 // print how far off a tensor is, and a folder of its own.
 #pragma once
 // clang-format off
+#include "base/error.h" // before cmocka, whose macro fail() would break the declaration of ours
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +10,6 @@
 #include <cmocka.h>
 // clang-format on
 
-#include "base/error.h"
 #include "base/tensor.h"
 #include "io/safetensors.h"
 
