@@ -5,12 +5,13 @@
 #include "base/file.h"
 #include "base/tensor.h"
 
-// A tensor as the header describes it. dtype is one of enum dtype; files with other dtypes parse, but
-// such an entry has known == false and can only be copied, by its bytes.
+// A tensor as the header describes it. dtype is one of enum dtype; files with the format's other dtypes
+// parse, but such an entry has known == false and can only be copied, by its bytes (as a U8 vector).
 struct st_entry {
     char *name;
-    struct tensor tensor; // data points into the mapping; rank 0 and empty tensors are valid
-    bool known;
+    struct tensor tensor; // data lies in the mapping, aligned for its type (else in a copy of its own);
+                          // rank 0 and empty tensors are valid
+    bool known, copied;
     char dtype_name[16]; // as in the file
     int64_t shape[8];    // as in the file (rank up to 8; a rank above TENSOR_MAX_RANK is not `known`)
     int rank;
@@ -22,11 +23,13 @@ struct safetensors {
     struct file_map map;
     struct st_entry *entry; // sorted by name
     int64_t count;
-    char *metadata; // JSON text of __metadata__, NULL if none
+    char *metadata;     // JSON text of __metadata__, NULL if none
+    size_t header_size; // bytes before the data section
 };
 
 // Header at most 100,000,000 bytes, strict UTF-8 JSON, no duplicate names, offsets that tile the data
-// section exactly, shape product times dtype size equal to the span, all without overflow.
+// section exactly, shape product times dtype size equal to the span, all without overflow. `st` is zero but
+// for its path; close it after a failure too. The bytes must outlive it.
 bool safetensors_parse(struct safetensors *st, const void *bytes, size_t size, struct error *err);
 bool safetensors_open(struct safetensors *st, const char *path, struct error *err); // maps the file
 void safetensors_close(struct safetensors *st); // safe after a failed open, and twice

@@ -1,0 +1,181 @@
+// io/json.c - see json.h.
+#include "io/json.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+// jansson allocates through base/mem.h, so that a test can make its allocations fail too. What it
+// allocated before is freed all the same: mem_free is free.
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static _Thread_local bool out_of_memory; // jansson's own word for it depends on where it happens
+
+static void *allocate(size_t bytes)
+{
+    void *p = mem_alloc(bytes);
+    out_of_memory |= !p;
+    return p;
+}
+
+static void use_our_memory(void)
+{
+    json_set_alloc_funcs(allocate, mem_free);
+}
+
+json_t *json_parse(const char *text, size_t size, const char *where, struct error *err)
+{
+    pthread_once(&once, use_our_memory);
+    json_error_t e = {0};
+    out_of_memory = false;
+    json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
+    if (value) return value;
+    if (out_of_memory) {
+        fail(err, "%s: no memory to parse %zu bytes of JSON", where, size);
+    } else if (e.line > 0) {
+        fail(err, "%s: not valid JSON: line %d, column %d: %s", where, e.line, e.column, e.text);
+    } else {
+        fail(err, "%s: not valid JSON: %s", where, e.text);
+    }
+    return NULL;
+}
+
+json_t *json_parse_file(const char *path, size_t limit, struct error *err)
+{
+    char *text;
+    size_t size;
+    if (!file_read(&text, &size, path, limit, err)) return NULL;
+    json_t *value = json_parse(text, size, path, err);
+    mem_free(text);
+    return value;
+}
+
+// What was found, for an error line; long strings are cut.
+static const char *describe(char *out, size_t size, const json_t *value)
+{
+    switch (value ? json_typeof(value) : JSON_NULL) {
+    case JSON_OBJECT:
+        snprintf(out, size, "an object");
+        break;
+    case JSON_ARRAY:
+        snprintf(out, size, "an array of %zu", json_array_size(value));
+        break;
+    case JSON_STRING:
+        snprintf(out, size, "\"%.60s\"", json_string_value(value));
+        break;
+    case JSON_INTEGER:
+        snprintf(out, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        break;
+    case JSON_REAL:
+        snprintf(out, size, "%.17g", json_real_value(value));
+        break;
+    case JSON_TRUE:
+        snprintf(out, size, "true");
+        break;
+    case JSON_FALSE:
+        snprintf(out, size, "false");
+        break;
+    default:
+        snprintf(out, size, value ? "null" : "nothing");
+        break;
+    }
+    return out;
+}
+
+static bool wrong(const json_t *value, const char *key, const char *expected, const char *where,
+                  struct error *err)
+{
+    char found[96];
+    return fail(err, "%s: %s: found %s, expected %s", where, key,
+                describe(found, sizeof found, value), expected);
+}
+
+// The value of a key, or NULL where it is missing or null. *ok is false where it had to be there.
+static const json_t *get(bool *ok, const json_t *o, const char *key, bool required,
+                         const char *expected, const char *where, struct error *err)
+{
+    const json_t *value = json_object_get(o, key);
+    const bool absent = !value || json_is_null(value);
+    *ok = !absent || !required || wrong(value, key, expected, where, err);
+    return absent ? NULL : value;
+}
+
+bool json_get_int(const json_t *o, const char *key, int64_t min, int64_t max, bool required,
+                  int64_t *out, const char *where, struct error *err)
+{
+    char expected[96];
+    if (max == INT64_MAX) {
+        snprintf(expected, sizeof expected, "an integer of at least %" PRId64, min);
+    } else {
+        snprintf(expected, sizeof expected, "an integer from %" PRId64 " to %" PRId64, min, max);
+    }
+    bool ok;
+    const json_t *value = get(&ok, o, key, required, expected, where, err);
+    if (!value) return ok;
+    const int64_t n = json_integer_value(value);
+    if (!json_is_integer(value) || n < min || n > max) {
+        return wrong(value, key, expected, where, err);
+    }
+    *out = n;
+    return true;
+}
+
+bool json_get_real(const json_t *o, const char *key, double min, double max, bool required,
+                   double *out, const char *where, struct error *err)
+{
+    char expected[96];
+    if (max > 1e300) {
+        snprintf(expected, sizeof expected, "a number of at least %g", min);
+    } else {
+        snprintf(expected, sizeof expected, "a number from %g to %g", min, max);
+    }
+    bool ok;
+    const json_t *value = get(&ok, o, key, required, expected, where, err);
+    if (!value) return ok;
+    const double x = json_number_value(value);
+    if (!json_is_number(value) || !isfinite(x) || x < min || x > max) {
+        return wrong(value, key, expected, where, err);
+    }
+    *out = x;
+    return true;
+}
+
+bool json_get_bool(const json_t *o, const char *key, bool required, bool *out, const char *where,
+                   struct error *err)
+{
+    bool ok;
+    const json_t *value = get(&ok, o, key, required, "true or false", where, err);
+    if (!value) return ok;
+    if (!json_is_boolean(value)) return wrong(value, key, "true or false", where, err);
+    *out = json_is_true(value);
+    return true;
+}
+
+bool json_get_text(const json_t *o, const char *key, bool required, const char **out,
+                   const char *where, struct error *err)
+{
+    bool ok;
+    const json_t *value = get(&ok, o, key, required, "a string", where, err);
+    if (!value) return ok;
+    if (!json_is_string(value)) return wrong(value, key, "a string", where, err);
+    *out = json_string_value(value);
+    return true;
+}
+
+bool json_write_file(const char *path, const json_t *value, struct error *err)
+{
+    pthread_once(&once, use_our_memory);
+    char *text = json_dumps(value, JSON_INDENT(2));
+    if (!text) return fail(err, "%s: no memory for the JSON text, or a value JSON lacks", path);
+    struct file_writer w;
+    const bool ok = file_writer_open(&w, path, err) &&
+                    file_writer_write(&w, text, strlen(text), err) &&
+                    file_writer_write(&w, "\n", 1, err) && file_writer_commit(&w, err);
+    if (!ok) file_writer_discard(&w);
+    mem_free(text);
+    return ok;
+}
