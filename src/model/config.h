@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096 };
+enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096, MAX_STOP_IDS = 16 };
 
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL }; // over D, or over all of H*D
 
@@ -34,5 +34,8 @@ struct model_config {
     bool tied_head;
     float router_aux_loss_coef; // of the checkpoint; used by routing aux
     float init_std;             // initializer_range
-    int64_t bos_id, eos_id, pad_id; // -1: none
+    float attention_dropout;     // not implemented: training refuses it where it is above 0
+    int64_t bos_id, eos_id, pad_id; // -1: none; eos_id: the first of config.json's
+    int64_t stop_ids[MAX_STOP_IDS]; // what ends a generated text: generation_config.json's eos, or config's
+    int n_stop_ids;
 };

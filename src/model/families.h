@@ -23,10 +23,14 @@ enum role {
 };
 
 // dir/config.json -> config; *family: the row. A field that changes the result and is not implemented
-// is refused by its name.
+// is refused by its name, one that the architecture does not read gets a warning.
 bool family_read_config(const struct family **family, struct model_config *c, const char *dir,
                         struct error *err);
-// The Hugging Face name of a role in a layer, for an expert (ignored where they do not apply).
+// The same from text; `where` starts every message. stop_ids are config.json's own.
+bool family_parse_config(const struct family **family, struct model_config *c, const char *text,
+                         size_t size, const char *where, struct error *err);
+// The Hugging Face name of a role in a layer, for an expert (ignored where they do not apply); empty where
+// the family has no such tensor.
 void family_name(char *out, size_t size, const struct family *f, enum role r, int64_t layer,
                  int64_t expert);
 const char *family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM", for messages
