@@ -22,10 +22,11 @@ const struct st_entry *checkpoint_find(const struct checkpoint *c, const char *n
 int64_t checkpoint_tensors(const struct checkpoint *c);                   // over all shards
 const struct st_entry *checkpoint_at(const struct checkpoint *c, int64_t i); // in shard, then name order
 
-// Writes the folder again into `out`: same names, shapes, dtypes, shards and metadata, side files
-// (config, generation config, tokenizer files, chat template, licence, ...) copied byte for byte. For
-// each tensor `value` may fill `bytes` (of the stored type and size, zeroed on entry) and return true,
-// or return false to have the stored bytes copied. Memory: one tensor at a time.
+// Writes the folder again into `out` (created; never the same folder): same names, shapes, dtypes, shards
+// and metadata, side files (config, generation config, tokenizer files, chat template, licence, ...; no
+// other weights, no sub-folders, nothing above 200 MB) copied byte for byte, config.json last. For each
+// tensor `value` (NULL: copy all) may fill `bytes` (of the stored type and size, zeroed on entry, aligned)
+// and return true, or return false to have the stored bytes copied. Memory: one tensor at a time.
 typedef bool (*checkpoint_value)(void *user, const struct st_entry *entry, void *bytes);
 bool checkpoint_export(const struct checkpoint *c, const char *out, checkpoint_value value,
                        void *user, struct error *err);
