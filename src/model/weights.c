@@ -222,6 +222,15 @@ static bool nothing_left_over(const struct model *m, struct error *err)
     return ok;
 }
 
+// The embedding serves as the head where they are tied.
+static bool open_head(struct model *m, struct error *err)
+{
+    struct bank *b = &m->head_bank;
+    if (!bank_open(b, "lm_head", -1, 1, m->config.vocab, m->config.width, err)) return false;
+    b->source[0] = (struct matrix_source){m->head, 0};
+    return true;
+}
+
 bool weights_collect(struct model *m, const struct family *f, struct error *err)
 {
     bool fused[MAX_LAYERS] = {0};
@@ -236,7 +245,7 @@ bool weights_collect(struct model *m, const struct family *f, struct error *err)
     }
     if (!shapes_visit(f, &m->config, fused, collect_one, m, err)) return false;
     if (m->config.tied_head) m->head = m->embedding;
-    return nothing_left_over(m, err);
+    return open_head(m, err) && nothing_left_over(m, err);
 }
 
 void layer_each_bank(struct layer *l, void (*fn)(struct bank *b, void *user), void *user)
@@ -273,6 +282,7 @@ void weights_free(struct model *m)
     for (int64_t l = 0; m->layer && l < m->config.n_layers; l++) {
         layer_each_bank(&m->layer[l], free_bank, NULL);
     }
+    free_bank(&m->head_bank, NULL);
     mem_free(m->weights.weight);
     m->weights = (struct weights){0};
 }
