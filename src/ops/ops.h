@@ -182,3 +182,6 @@ void cpu_configure(int threads, enum cpu_products products);
 // An upper bound of what the CPU backend allocates besides what it is asked for: per-thread blocks of
 // converted operands, and the library's packed ones.
 size_t cpu_scratch_bytes(void);
+// A yardstick for bench, apart from the ops: y (R,rows) = x (R,cols) w (rows,cols)^T, all BF16 or all F32, as
+// one call of the matrix library on all threads. False: it has no such product on this processor.
+bool cpu_library_product(struct tensor y, struct tensor x, struct tensor w);

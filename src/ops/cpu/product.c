@@ -12,11 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int library_threads = 1; // of one call
+
+void product_threads(int threads)
+{
+    library_threads = threads;
+}
+
 void product_f32(const struct product *p, float scale)
 {
     if (p->m == 0 || p->n == 0) return;
-    omp_set_num_threads(
-        1); // inside the caller's parallel region only; also where that has one thread
+    // Inside the caller's parallel region only; also where that has one thread.
+    omp_set_num_threads(library_threads);
     const dnnl_status_t status =
         dnnl_sgemm(p->transposed_a ? 'T' : 'N', p->transposed_b ? 'T' : 'N', p->m, p->n, p->k,
                    scale, p->a, p->lda, p->b, p->ldb, p->accumulate ? 1.0f : 0.0f, p->c, p->ldc);
@@ -94,7 +101,8 @@ static size_t layout_size(layout md)
 
 static bool make(struct made *m)
 {
-    omp_set_num_threads(1); // the primitive is cut for as many threads as there are now
+    omp_set_num_threads(
+        library_threads); // the primitive is cut for as many threads as there are now
     if (!engine && dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success) return false;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_post_ops_t add = NULL;
@@ -183,7 +191,7 @@ void product_bf16(const struct product *p)
 {
     if (p->m == 0 || p->n == 0) return;
     assert(!(p->accumulate && p->c_is_bf16));
-    omp_set_num_threads(1);
+    omp_set_num_threads(library_threads);
     const struct shape s = {
         p->m,          p->n,        p->k, p->lda, p->ldb, p->ldc, p->transposed_a, p->transposed_b,
         p->accumulate, p->c_is_bf16};

@@ -19,3 +19,7 @@ void product_bf16(const struct product *p);             // A and B BF16, sums in
 
 bool product_bf16_works(void);   // the library has such a product for this processor
 bool product_bf16_is_fast(void); // and the processor has instructions for it
+
+// Threads of every product from now on, for bench's yardstick only: 1 but there. Not to be changed once a
+// product of the same shape has been made.
+void product_threads(int threads);
