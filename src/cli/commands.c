@@ -1,0 +1,75 @@
+// cli/commands.c - the table of commands, as --help prints it.
+#include "cli/commands.h"
+
+#include <string.h>
+
+const struct command_row commands[COMMAND_COUNT] = {
+    [COMMAND_TRAIN] =
+        {"train", "fine-tune a checkpoint on files of examples",
+         "--model DIR --data FILE... --out DIR [--option value]",
+         "  moetune train --model OLMoE-1B-7B-0924 --data train.jsonl --out run --lr 1e-5\n"
+         "  moetune train --model base --data a.jsonl b.json --validation held-out.jsonl \\\n"
+         "      --freeze '*.mlp.gate.weight' --eval-every 50 --patience 3 --out run\n"
+         "  moetune train --config run.yaml --max-steps 20 --out trial\n"
+         "  moetune train --out run --resume\n",
+         command_train},
+    [COMMAND_EVAL] =
+        {"eval", "score a model: loss, or exact answers",
+         "--model DIR --data FILE... [--task loss|exact]",
+         "  moetune eval --model run/model --data test.jsonl\n"
+         "  moetune eval --model run/model --data test.jsonl --task exact --limit 200 \\\n"
+         "      --predictions predictions.jsonl --json\n",
+         command_eval},
+    [COMMAND_GENERATE] =
+        {"generate", "go on from a prompt", "--model DIR --prompt TEXT [--option value]",
+         "  moetune generate --model run/model --prompt 'Once upon a time'\n"
+         "  moetune generate --model run/model --template tulu --prompt 'What is 12 * 7?' \\\n"
+         "      --temperature 0.7 --top-p 0.9 --seed 1\n",
+         command_generate},
+    [COMMAND_PLAN] =
+        {"plan", "memory by purpose and disk of a training run, before anything is allocated",
+         "--model DIR --data FILE... [train's options]",
+         "  moetune plan --model OLMoE-1B-7B-0924 --data train.jsonl --batch-tokens 8192\n"
+         "  moetune plan --config run.yaml --json\n",
+         command_plan},
+    [COMMAND_INSPECT] =
+        {"inspect", "what a model folder or a file of examples holds",
+         "--model DIR and/or --data FILE... [--option value]",
+         "  moetune inspect --model OLMoE-1B-7B-0924\n"
+         "  moetune inspect --model base --data train.jsonl --template tulu --examples 2\n",
+         command_inspect},
+    [COMMAND_INIT] = {"init", "a checkpoint with random weights, of any shape",
+                      "--config config.json --out DIR",
+                      "  moetune init --config config.json --out random --seed 1\n", command_init},
+    [COMMAND_DUMP] =
+        {"dump", "logits, loss, routes and gradients, for checking against another implementation",
+         "--model DIR --batch FILE.json --out FILE.safetensors [--gradients]",
+         "  moetune dump --model base --batch batch.json --out values.safetensors --gradients\n",
+         command_dump},
+    [COMMAND_TOKENIZE] = {"tokenize",
+                          "a JSON array of ids for each line of FILE or of standard input",
+                          "--model DIR [FILE] [--decode] [--special]",
+                          "  moetune tokenize --model base prompts.txt\n"
+                          "  echo '[1, 2, 3]' | moetune tokenize --model base --decode\n",
+                          command_tokenize},
+    [COMMAND_BENCH] = {"bench",
+                       "step time, tokens/s and the share of this machine's best matrix rate",
+                       "--config config.json [--routing LIST] [--tuning LIST] [--option value]",
+                       "  moetune bench --config bench/olmoe-slice.json --tokens 4096 --json\n",
+                       command_bench},
+};
+
+static const char *next_command(void *user, int64_t i)
+{
+    (void)user;
+    return i < COMMAND_COUNT ? commands[i].name : NULL;
+}
+
+int command_find(const char *name, const char **near)
+{
+    for (int i = 0; i < COMMAND_COUNT; i++) {
+        if (!strcmp(commands[i].name, name)) return i;
+    }
+    if (near) *near = nearest_name(name, next_command, NULL);
+    return -1;
+}

@@ -1,0 +1,55 @@
+// cli/nearest.c - "did you mean": the known name that takes the fewest edits to reach.
+#include "cli/options.h"
+
+#include <string.h>
+
+enum { LONGEST = 48 };
+
+// Levenshtein's distance, one row at a time; names longer than LONGEST are far from everything.
+static size_t edit_distance(const char *a, const char *b)
+{
+    const size_t n = strlen(a), m = strlen(b);
+    size_t row[LONGEST + 1];
+    if (n > LONGEST || m > LONGEST) return LONGEST;
+    for (size_t j = 0; j <= m; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            const size_t replace = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            const size_t shift = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            row[j] = replace < shift ? replace : shift;
+        }
+    }
+    return row[m];
+}
+
+const char *nearest_name(const char *word, const char *(*next)(void *user, int64_t i), void *user)
+{
+    const char *best = NULL, *name;
+    size_t least = strlen(word) / 3 + 2; // more edits than that is another word
+    for (int64_t i = 0; (name = next(user, i)); i++) {
+        const size_t d = edit_distance(word, name);
+        if (d >= least) continue;
+        least = d;
+        best = name;
+    }
+    return best;
+}
+
+static const char *next_option(void *user, int64_t i)
+{
+    const enum command *c = user;
+    for (int64_t row = 0; row < option_count; row++) {
+        if (option_in(&option_table[row], *c) && i-- == 0) return option_table[row].name;
+    }
+    return NULL;
+}
+
+const char *nearest_option(enum command c, const char *word)
+{
+    return nearest_name(word, next_option, &c);
+}

@@ -1,0 +1,324 @@
+// cli/options.c - the table of options. Adding an option is adding a field to the struct of the module
+// that reads it, and a row here: --help, YAML, run.json and the checks of its value follow.
+#include "cli/options.h"
+
+#include <string.h>
+
+enum {
+    TRAIN = 1 << COMMAND_TRAIN,
+    EVAL = 1 << COMMAND_EVAL,
+    GENERATE = 1 << COMMAND_GENERATE,
+    PLAN = 1 << COMMAND_PLAN,
+    INSPECT = 1 << COMMAND_INSPECT,
+    INIT = 1 << COMMAND_INIT,
+    DUMP = 1 << COMMAND_DUMP,
+    TOKENIZE = 1 << COMMAND_TOKENIZE,
+    BENCH = 1 << COMMAND_BENCH,
+    TRAINING = TRAIN | PLAN,
+    RUNNING = TRAINING | EVAL | GENERATE | DUMP, // open a whole model
+    READING = TRAINING | EVAL | INSPECT,         // read examples
+    ALL = (1 << COMMAND_COUNT) - 1
+};
+
+static const char *const dtypes[] = {"f32", "bf16", NULL};           // enum dtype
+static const char *const products[] = {"auto", "bf16", "f32", NULL}; // enum cpu_products
+static const char *const loss_on[] = {"assistant", "all", "last", NULL};
+static const char *const too_long[] = {"drop", "cut-left", "cut-right", "refuse", NULL};
+static const char *const schedules[] = {"constant", "linear", "cosine", "cosine-floor", NULL};
+static const char *const tasks[] = {"loss", "exact", NULL};
+static const char *const exports[] = {"last", "best", NULL};                // enum export_choice
+static const char *const stored[] = {"config", "f32", "bf16", "f16", NULL}; // cmd_init.c
+
+static const char *routing_name(int64_t i)
+{
+    return routings[i] ? routings[i]->name : NULL;
+}
+
+static const char *routing_help(int64_t i)
+{
+    return routings[i]->help;
+}
+
+static const char *tuning_name(int64_t i)
+{
+    return tunings[i] ? tunings[i]->name : NULL;
+}
+
+static const char *tuning_help(int64_t i)
+{
+    return tunings[i]->help;
+}
+
+static const char *template_name(int64_t i)
+{
+    return chat_templates[i] ? chat_templates[i]->name : NULL;
+}
+
+static const char *template_help(int64_t i)
+{
+    return chat_templates[i]->help;
+}
+
+static const struct registry routing_registry = {routing_name, routing_help};
+static const struct registry tuning_registry = {tuning_name, tuning_help};
+static const struct registry template_registry = {template_name, template_help};
+
+// 1e15 below: whole numbers up to there are exact in a double.
+#define FIELD(name) offsetof(struct run_config, name)
+
+// clang-format off
+const struct option option_table[] = {
+    // name, type, group, commands, field, default, then what only some need
+    {"model", OPTION_TEXT, GROUP_MODEL, RUNNING | INSPECT | TOKENIZE, FIELD(model), NULL,
+     .help = "Hugging Face folder: config.json, safetensors, tokenizer.json",
+     .unit = "DIR", .required = RUNNING | TOKENIZE},
+    {"config", OPTION_TEXT, GROUP_MODEL, INIT | BENCH, FIELD(config), NULL,
+     .help = "a model's config.json: the shape to make",
+     .unit = "FILE", .required = INIT | BENCH},
+    {"dtype", OPTION_CHOICE, GROUP_MODEL, TRAINING | EVAL | GENERATE | BENCH, FIELD(dtype), "bf16",
+     .help = "type of activations and products; sums, masters and losses are f32 always",
+     .choices = dtypes, .decides = true},
+    {"dtype", OPTION_CHOICE, GROUP_MODEL, DUMP, FIELD(dtype), "f32",
+     .help = "type of activations and products",
+     .choices = dtypes},
+    {"dtype", OPTION_CHOICE, GROUP_MODEL, INIT, FIELD(dtype), "config",
+     .help = "type in which the weights are stored; config: what config.json says, else bf16",
+     .choices = stored},
+
+    {"data", OPTION_TEXTS, GROUP_DATA, READING, FIELD(data), NULL,
+     .help = "examples, JSON or JSONL: messages, prompt/completion, instruction/input/output, "
+             "conversations, question/answer, text, or input_ids/labels",
+     .unit = "FILE...", .required = TRAINING | EVAL},
+    {"validation", OPTION_TEXTS, GROUP_DATA, TRAINING, FIELD(validation), NULL,
+     .help = "examples for evaluation during training, never trained on",
+     .unit = "FILE..."},
+    {"validation-fraction", OPTION_REAL, GROUP_DATA, TRAINING, FIELD(validation_fraction), "0",
+     .help = "share of --data held out for evaluation instead",
+     .unit = "SHARE", .min = 0, .max = 0.9},
+    {"template", OPTION_NAME, GROUP_DATA, READING, FIELD(template), "plain",
+     .help = "how a conversation becomes text:",
+     .unit = "NAME", .registry = &template_registry},
+    {"template", OPTION_NAME, GROUP_DATA, GENERATE, FIELD(template), NULL,
+     .help = "wrap the prompt as a user's turn; without it the prompt is taken as it is:",
+     .unit = "NAME", .registry = &template_registry},
+    {"special-text", OPTION_BOOL, GROUP_DATA, READING, FIELD(dataset.special_text), "false",
+     .help = "special tokens written out in `text` examples become their ids"},
+    {"loss-on", OPTION_CHOICE, GROUP_DATA, READING, FIELD(dataset.loss_on), "assistant",
+     .help = "which tokens are learnt: the assistant's turns, all, or the last turn",
+     .choices = loss_on},
+    {"max-length", OPTION_INT, GROUP_DATA, READING, FIELD(dataset.max_length), "2048",
+     .help = "tokens of an example",
+     .unit = "TOKENS", .min = 2, .max = 1 << 20},
+    {"too-long", OPTION_CHOICE, GROUP_DATA, READING, FIELD(dataset.too_long), "cut-right",
+     .help = "what happens to a longer example; dropped and cut ones are counted",
+     .choices = too_long},
+    {"skip-bad", OPTION_BOOL, GROUP_DATA, READING, FIELD(dataset.skip_bad), "false",
+     .help = "count malformed examples instead of stopping at the first"},
+    {"limit", OPTION_INT, GROUP_DATA, READING, FIELD(dataset.limit), "0",
+     .help = "read only the first so many examples of --data; 0: all",
+     .unit = "EXAMPLES", .max = 1e15},
+    {"examples", OPTION_INT, GROUP_DATA, INSPECT, FIELD(examples), "3",
+     .help = "examples to show token by token",
+     .unit = "N", .max = 1e6},
+    {"batch", OPTION_TEXT, GROUP_DATA, DUMP, FIELD(batch), NULL,
+     .help = "JSON: {\"input_ids\": [[..]], \"labels\": [[..]]}, optional segment_ids; label -100 "
+             "is ignored, labels are shifted inside",
+     .unit = "FILE", .required = DUMP},
+    {"tokens", OPTION_INT, GROUP_DATA, BENCH, FIELD(tokens), "4096",
+     .help = "tokens of a step, as sequences of 1,024 random ids",
+     .unit = "N", .min = 2, .max = 1 << 24},
+    {"decode", OPTION_BOOL, GROUP_DATA, TOKENIZE, FIELD(decode), "false",
+     .help = "read a JSON array of ids on each line and write text"},
+    {"special", OPTION_BOOL, GROUP_DATA, TOKENIZE, FIELD(special), "false",
+     .help = "special tokens in the text become their ids; with --decode they are written"},
+
+    {"routing", OPTION_NAME, GROUP_ROUTING, RUNNING, FIELD(routing), "topk",
+     .help = "how tokens reach experts, and what the router learns from:",
+     .unit = "NAME", .registry = &routing_registry, .decides = true},
+    {"routing", OPTION_NAMES, GROUP_ROUTING, BENCH, FIELD(routings), "topk",
+     .help = "routings to measure, each with every tuning:",
+     .unit = "LIST", .registry = &routing_registry},
+
+    {"tuning", OPTION_NAME, GROUP_TUNING, TRAINING | DUMP, FIELD(tuning), "full",
+     .help = "which weights learn, and in what shape:",
+     .unit = "NAME", .registry = &tuning_registry, .decides = true},
+    {"tuning", OPTION_NAMES, GROUP_TUNING, BENCH, FIELD(tunings), "full",
+     .help = "tunings to measure:",
+     .unit = "LIST", .registry = &tuning_registry},
+    {"train", OPTION_TEXT, GROUP_TUNING, TRAINING | DUMP, FIELD(tuning_options.train), NULL,
+     .help = "globs over Hugging Face names, separated by commas: weights that learn besides",
+     .unit = "GLOBS", .decides = true},
+    {"freeze", OPTION_TEXT, GROUP_TUNING, TRAINING | DUMP, FIELD(tuning_options.freeze), NULL,
+     .help = "globs of weights that stay as they are; beats --train",
+     .unit = "GLOBS", .decides = true},
+
+    {"lr", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.lr), "1e-5",
+     .help = "peak learning rate",
+     .unit = "RATE", .max = 1e3, .decides = true},
+    {"schedule", OPTION_CHOICE, GROUP_OPTIMIZER, TRAINING, FIELD(train.schedule), "cosine-floor",
+     .help = "how the learning rate falls after the warm-up",
+     .choices = schedules, .decides = true},
+    {"min-lr-rate", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.min_lr_rate), "0.1",
+     .help = "floor of cosine-floor, as a share of --lr",
+     .unit = "SHARE", .max = 1, .decides = true},
+    {"warmup-steps", OPTION_INT, GROUP_OPTIMIZER, TRAINING, FIELD(train.warmup_steps), "0",
+     .help = "steps over which the learning rate rises; 0: by --warmup-ratio",
+     .unit = "STEPS", .max = 1e15, .decides = true},
+    {"warmup-ratio", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.warmup_ratio), "0.1",
+     .help = "the same as a share of all steps",
+     .unit = "SHARE", .max = 1, .decides = true},
+    {"weight-decay", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.weight_decay), "0",
+     .help = "decoupled, never on vectors",
+     .unit = "RATE", .max = 1e3, .decides = true},
+    {"beta1", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.beta1), "0.9",
+     .help = "AdamW: decay of the mean gradient",
+     .unit = "RATE", .max = 0.999999999, .decides = true},
+    {"beta2", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.beta2), "0.999",
+     .help = "AdamW: decay of the mean square",
+     .unit = "RATE", .max = 0.999999999, .decides = true},
+    {"eps", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.eps), "1e-8",
+     .help = "AdamW: added to the root of the mean square",
+     .unit = "X", .min = 1e-30, .max = 1, .decides = true},
+    {"clip", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.clip), "1",
+     .help = "largest norm of all gradients together; 0: none",
+     .unit = "NORM", .max = 1e30, .decides = true},
+
+    {"batch-tokens", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.batch_tokens), "4096",
+     .help = "tokens of a micro-batch; whole examples are packed into it",
+     .unit = "TOKENS", .min = 0, .max = 1 << 24, .decides = true},
+    {"batch-sequences", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.batch_sequences), "0",
+     .help = "examples of a micro-batch; 0: as many as fit in --batch-tokens",
+     .unit = "EXAMPLES", .max = 1 << 24, .decides = true},
+    {"batch-sequences", OPTION_INT, GROUP_TRAINING, EVAL, FIELD(train.batch_sequences), "16",
+     .help = "sequences generated side by side",
+     .unit = "N", .min = 1, .max = 4096, .decides = true},
+    {"batch-tokens", OPTION_INT, GROUP_TRAINING, EVAL, FIELD(train.batch_tokens), "4096",
+     .help = "tokens scored at a time",
+     .unit = "TOKENS", .min = 2, .max = 1 << 24, .decides = true},
+    {"accumulate", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.accumulate), "1",
+     .help = "micro-batches of an optimizer step, weighed by tokens",
+     .unit = "N", .min = 1, .max = 1e6, .decides = true},
+    {"epochs", OPTION_REAL, GROUP_TRAINING, TRAINING, FIELD(train.epochs), "1",
+     .help = "passes over the data",
+     .unit = "N", .max = 1e6, .decides = true},
+    {"max-steps", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.max_steps), "0",
+     .help = "optimizer steps; 0: by --epochs",
+     .unit = "STEPS", .max = 1e15, .decides = true},
+    {"shuffle", OPTION_BOOL, GROUP_TRAINING, TRAINING, FIELD(train.shuffle), "true",
+     .help = "a new order of examples in every epoch, from --seed",
+     .decides = true},
+    {"recompute", OPTION_BOOL, GROUP_TRAINING, TRAINING, FIELD(recompute), "true",
+     .help = "keep layer inputs only and compute the rest again going back: less memory, more "
+             "time"},
+    {"recompute", OPTION_BOOL, GROUP_TRAINING, BENCH, FIELD(recompute), "false",
+     .help = "keep layer inputs only and compute the rest again going back: less memory, more "
+             "time"},
+    {"eval-every", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.eval_every), "0",
+     .help = "steps between evaluations; 0: at the end only",
+     .unit = "STEPS", .max = 1e15},
+    {"patience", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.patience), "0",
+     .help = "evaluations without improvement before an early stop; 0: never",
+     .unit = "N", .max = 1e15},
+
+    {"prompt", OPTION_TEXT, GROUP_GENERATION, GENERATE, FIELD(prompt), NULL,
+     .help = "text to go on from",
+     .unit = "TEXT", .required = GENERATE},
+    {"task", OPTION_CHOICE, GROUP_GENERATION, EVAL, FIELD(task), "loss",
+     .help = "loss: mean over the learnt tokens, and perplexity; exact: greedy answers equal to "
+             "the references, white space around them aside",
+     .choices = tasks},
+    {"max-new-tokens", OPTION_INT, GROUP_GENERATION, GENERATE | EVAL, FIELD(max_new_tokens), "256",
+     .help = "longest answer",
+     .unit = "TOKENS", .min = 1, .max = 1 << 20},
+    {"temperature", OPTION_REAL, GROUP_GENERATION, GENERATE, FIELD(temperature), "0",
+     .help = "0: the likeliest token always; above: drawn, flatter as it grows",
+     .unit = "X", .max = 100},
+    {"top-k", OPTION_INT, GROUP_GENERATION, GENERATE, FIELD(top_k), "0",
+     .help = "draw from the likeliest so many; 0: all",
+     .unit = "N", .max = 1 << 24},
+    {"top-p", OPTION_REAL, GROUP_GENERATION, GENERATE, FIELD(top_p), "1",
+     .help = "draw from the likeliest that hold this much probability",
+     .unit = "SHARE", .min = 1e-9, .max = 1},
+    {"predictions", OPTION_TEXT, GROUP_GENERATION, EVAL, FIELD(predictions), NULL,
+     .help = "exact: write prompt, prediction, reference and verdict here, a JSON object a line",
+     .unit = "FILE"},
+
+    {"out", OPTION_TEXT, GROUP_OUTPUT, TRAINING, FIELD(out), NULL,
+     .help = "the run's folder: run.json, metrics.jsonl, checkpoint-N/, model/",
+     .unit = "DIR", .required = TRAIN},
+    {"out", OPTION_TEXT, GROUP_OUTPUT, INIT, FIELD(out), NULL,
+     .help = "the folder to make",
+     .unit = "DIR", .required = INIT},
+    {"out", OPTION_TEXT, GROUP_OUTPUT, DUMP, FIELD(out), NULL,
+     .help = "the safetensors file to write",
+     .unit = "FILE", .required = DUMP},
+    {"fused", OPTION_BOOL, GROUP_MODEL, INIT, FIELD(fused), "false",
+     .help = "all experts of a layer in one tensor, as transformers 5 may store them"},
+    {"shard-mb", OPTION_INT, GROUP_OUTPUT, INIT, FIELD(shard_mb), "5000",
+     .help = "largest safetensors file", .unit = "MIB", .min = 1, .max = 1e9},
+    {"overwrite", OPTION_BOOL, GROUP_OUTPUT, INIT, FIELD(overwrite), "false",
+     .help = "replace the model that --out holds"},
+    {"gradients", OPTION_BOOL, GROUP_OUTPUT, DUMP, FIELD(gradients), "false",
+     .help = "also the gradient of every weight that learns"},
+    {"resume", OPTION_BOOL, GROUP_OUTPUT, TRAIN, FIELD(resume), "false",
+     .help = "go on from the newest good checkpoint in --out; without --config the run's own "
+             "run.json gives the options"},
+    {"overwrite", OPTION_BOOL, GROUP_OUTPUT, TRAINING, FIELD(overwrite), "false",
+     .help = "replace the run that --out holds"},
+    {"save-every", OPTION_INT, GROUP_OUTPUT, TRAINING, FIELD(save_every), "0",
+     .help = "steps between checkpoints; 0: at the end and when stopped",
+     .unit = "STEPS", .max = 1e15},
+    {"keep-last", OPTION_INT, GROUP_OUTPUT, TRAINING, FIELD(keep_last), "1",
+     .help = "newest checkpoints to keep, besides the best",
+     .unit = "N", .min = 1, .max = 1e6},
+    {"export", OPTION_CHOICE, GROUP_OUTPUT, TRAINING, FIELD(export), "last",
+     .help = "which weights become OUT/model: the last, or those of the lowest validation loss",
+     .choices = exports},
+    {"config", OPTION_TEXT, GROUP_OUTPUT, ALL & ~(INIT | BENCH), FIELD(config), NULL,
+     .help = "YAML (or a run.json): the same options in snake_case; a flag beats the file",
+     .unit = "FILE"},
+    {"json", OPTION_BOOL, GROUP_OUTPUT, ALL & ~(INIT | DUMP | TOKENIZE), FIELD(json), "false",
+     .help = "machine-readable lines on stdout; words for people go to stderr"},
+    {"quiet", OPTION_BOOL, GROUP_OUTPUT, ALL, FIELD(quiet), "false",
+     .help = "no progress and no notes"},
+
+    {"threads", OPTION_INT, GROUP_MACHINE, ALL, FIELD(threads), "0",
+     .help = "0: all cores that the process may use",
+     .unit = "N", .max = 4096},
+    {"products", OPTION_CHOICE, GROUP_MACHINE, RUNNING | BENCH, FIELD(products), "auto",
+     .help = "type of matrix products under --dtype bf16: bf16 where the processor is fast at it, "
+             "else f32",
+     .choices = products, .decides = true},
+    {"seed", OPTION_INT, GROUP_MACHINE, ALL, FIELD(seed), "1234",
+     .help = "of every random draw",
+     .unit = "N", .max = 1e15, .decides = true},
+};
+// clang-format on
+const int64_t option_count = sizeof option_table / sizeof *option_table;
+
+bool option_in(const struct option *row, enum command c)
+{
+    return (row->commands >> c) & 1U;
+}
+
+const struct option *option_find(enum command c, const char *name)
+{
+    for (int64_t i = 0; i < option_count; i++) {
+        if (option_in(&option_table[i], c) && !strcmp(option_table[i].name, name)) {
+            return &option_table[i];
+        }
+    }
+    return NULL;
+}
+
+const char *option_group_name(enum option_group g)
+{
+    static const char *const names[GROUP_COUNT] = {
+        [GROUP_MODEL] = "model",           [GROUP_DATA] = "data",
+        [GROUP_ROUTING] = "routing",       [GROUP_TUNING] = "tuning",
+        [GROUP_OPTIMIZER] = "optimizer",   [GROUP_TRAINING] = "training",
+        [GROUP_GENERATION] = "evaluation", [GROUP_OUTPUT] = "output",
+        [GROUP_MACHINE] = "machine",
+    };
+    return names[g];
+}
