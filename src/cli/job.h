@@ -1,0 +1,23 @@
+// cli/job.h - a training run as train, plan and the tests drive it: examples, stages and the trainer,
+// opened in that order and described before anything large is allocated.
+#pragma once
+#include "cli/setup.h"
+#include "train/train.h"
+
+struct job {
+    struct text_setup text;
+    struct dataset data, validation;
+    struct stage stage[1]; // a run is a list of stages; routing and tuning here need one
+    struct run run;
+    char *options, *deciding; // JSON texts; jansson's own allocations
+    struct trainer *trainer;
+    struct plan plan;
+};
+
+// `out`: where the disk's room is looked at; the run's folder.
+bool job_open(struct job *j, struct options *o, const char *out,
+              const struct train_listener *listener, struct error *err);
+void job_close(struct job *j); // safe after a failed open
+
+void job_print_plan(FILE *f, const struct job *j);
+json_t *job_plan_json(const struct job *j);

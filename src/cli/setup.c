@@ -1,0 +1,146 @@
+// cli/setup.c - see setup.h.
+#include "cli/setup.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "model/families.h"
+
+#include <inttypes.h>
+
+void setup_machine(const struct options *o)
+{
+    cpu_configure((int)o->config.threads, (enum cpu_products)o->config.products);
+}
+
+bool setup_model(struct model_setup *s, const struct options *o, bool learns, struct error *err)
+{
+    const struct run_config *c = &o->config;
+    *s = (struct model_setup){
+        .dir = c->model,
+        .ops = &cpu_ops,
+        .dtype = (enum dtype)c->dtype,
+        .routing = routing_find(c->routing, err),
+        .routing_options = c->routing_options,
+        .tuning_options = c->tuning_options,
+        .recompute = c->recompute,
+    };
+    if (!s->routing) return false;
+    if (learns && !(s->tuning = tuning_find(c->tuning, err))) return false;
+    setup_machine(o);
+    return true;
+}
+
+bool text_open(struct text_setup *t, const struct options *o, struct error *err)
+{
+    const struct run_config *c = &o->config;
+    const struct family *family;
+    char path[4096];
+    *t = (struct text_setup){0};
+    if (!family_read_config(&family, &t->config, c->model, err)) return false;
+    if (!path_join(path, sizeof path, c->model, "tokenizer.json", err)) return false;
+    if (file_exists(path)) {
+        t->tokenizer = tokenizer_open(c->model, err);
+        if (!t->tokenizer) return false;
+    }
+    if (t->tokenizer && !special_tokens_read(&t->special, c->model, t->tokenizer, err)) {
+        text_close(t);
+        return false;
+    }
+    if (c->template && !(t->chat = chat_template_find(c->template, err))) {
+        text_close(t);
+        return false;
+    }
+    return true;
+}
+
+void text_close(struct text_setup *t)
+{
+    tokenizer_close(t->tokenizer);
+    t->tokenizer = NULL;
+}
+
+// A longer example than a micro-batch cannot be learnt, and the model has seen no later positions.
+static bool settle_length(struct options *o, const struct text_setup *t, struct error *err)
+{
+    struct run_config *c = &o->config;
+    int64_t *length = &c->dataset.max_length;
+    const bool given = options_given(o, "max-length");
+    const int64_t batch = o->command == COMMAND_INSPECT ? 0 : c->train.batch_tokens;
+    if (given && batch && *length > batch) {
+        return fail(err,
+                    "--max-length %" PRId64 " is more than --batch-tokens %" PRId64
+                    ": an example must fit in a micro-batch",
+                    *length, batch);
+    }
+    if (given && *length > t->config.max_positions) {
+        log_warning("--max-length %" PRId64 " is more than the model's %" PRId64 " positions",
+                    *length, t->config.max_positions);
+    }
+    if (!given && batch && *length > batch) *length = batch;
+    if (!given && *length > t->config.max_positions) *length = t->config.max_positions;
+    return true;
+}
+
+bool data_open(struct dataset *d, struct options *o, const struct text_setup *t,
+               const struct texts *files, bool keep_prompts, struct error *err)
+{
+    if (!settle_length(o, t, err)) return false;
+    struct dataset_options options = o->config.dataset;
+    options.files = files->item;
+    options.n_files = files->count;
+    options.chat = t->chat;
+    options.special = t->special;
+    options.vocab = t->config.vocab;
+    options.keep_prompts = keep_prompts;
+    return dataset_open(d, &options, t->tokenizer, err);
+}
+
+void data_describe(FILE *f, const char *name, const struct dataset *d)
+{
+    char examples[32], tokens[32], learnt[32];
+    fprintf(f, "%s: %s examples, %s tokens, %s of them carry loss", name,
+            format_count(examples, d->count), format_count(tokens, d->n_tokens),
+            format_count(learnt, d->supervised));
+    if (d->cut) fprintf(f, "; %" PRId64 " cut", d->cut);
+    if (d->dropped) fprintf(f, "; %" PRId64 " dropped as too long", d->dropped);
+    if (d->bad) fprintf(f, "; %" PRId64 " malformed, skipped", d->bad);
+    if (d->unsupervised) fprintf(f, "; %" PRId64 " without a token to learn", d->unsupervised);
+    fputc('\n', f);
+}
+
+static bool add_stop(struct tokens *out, int32_t id)
+{
+    for (int64_t i = 0; i < out->count; i++) {
+        if (out->id[i] == id) return true;
+    }
+    return tokens_add(out, id);
+}
+
+// The token that closes an assistant's turn is the last special segment of a conversation of one turn.
+static bool add_closing(struct tokens *out, const struct text_setup *t, struct error *err)
+{
+    static const struct message turns[] = {{.role = "user", .content = "x"},
+                                           {.role = "assistant", .content = "y"}};
+    struct segments s = {0};
+    bool ok = t->chat->render(&s, turns, 2, &t->special, false, err);
+    for (int64_t i = 0; ok && i < s.count; i++) {
+        if (!s.segment[i].special || !s.segment[i].answer) continue;
+        const int32_t id = tokenizer_id(t->tokenizer, s.segment[i].text);
+        ok = id < 0 || add_stop(out, id) || fail(err, "no memory");
+    }
+    segments_free(&s);
+    return ok;
+}
+
+bool stop_ids_open(struct tokens *out, const struct text_setup *t, struct error *err)
+{
+    *out = (struct tokens){0};
+    const bool closes = t->chat && t->tokenizer;
+    bool ok = true;
+    for (int i = 0; ok && i < t->config.n_stop_ids; i++) {
+        ok = add_stop(out, (int32_t)t->config.stop_ids[i]) || fail(err, "no memory");
+    }
+    if (ok && (!closes || add_closing(out, t, err))) return true;
+    tokens_free(out);
+    return false;
+}

@@ -1,0 +1,30 @@
+// cli/setup.h - from resolved options to what the engine opens: the model's setup, the tokenizer, and
+// the examples. What several commands need in the same way stands here.
+#pragma once
+#include "cli/options.h"
+#include "cli/output.h"
+#include "eval/generate.h"
+#include "io/dataset.h"
+#include "model/model.h"
+
+// Backend, routing, and (learns) tuning. Configures the machine: call before the first op.
+bool setup_model(struct model_setup *s, const struct options *o, bool learns, struct error *err);
+void setup_machine(const struct options *o);
+
+// The text side of a model folder.
+struct text_setup {
+    struct model_config config;
+    struct tokenizer *tokenizer; // NULL: the folder has none (input_ids need none)
+    struct special_tokens special;
+    const struct chat_template *chat; // NULL: none asked for
+};
+bool text_open(struct text_setup *t, const struct options *o, struct error *err);
+void text_close(struct text_setup *t);
+
+// The examples of --data. Settles --max-length where it was not given.
+bool data_open(struct dataset *d, struct options *o, const struct text_setup *t,
+               const struct texts *files, bool keep_prompts, struct error *err);
+void data_describe(FILE *f, const char *name, const struct dataset *d); // one line
+
+// Ids that end an answer: the model's, and the one that closes a turn of the template.
+bool stop_ids_open(struct tokens *out, const struct text_setup *t, struct error *err);
