@@ -1,0 +1,124 @@
+// tests/train/test_optimizer.c - clipping and AdamW over leaves against torch
+// (fixtures/train_optimizer.safetensors, written by fixtures/make_train.py), and what is not finite.
+#include "support.h"
+
+#include "train/optimizer.h"
+
+#include <math.h>
+#include <stdio.h>
+
+struct setting {
+    struct arena arena;
+    struct leaves leaves;
+    struct optimizer optimizer;
+    struct leaf *matrix, *vector;
+};
+
+static void add_leaves(struct setting *s)
+{
+    const int64_t matrix[] = {5, 7}, vector[] = {3};
+    struct error err = {0};
+    s->leaves.count = 0;
+    assert_non_null(leaves_add(&s->leaves, &s->arena, "matrix",
+                               tensor_make(NULL, DTYPE_F32, 2, matrix), DTYPE_F32, &err));
+    assert_non_null(leaves_add(&s->leaves, &s->arena, "vector",
+                               tensor_make(NULL, DTYPE_F32, 1, vector), DTYPE_BF16, &err));
+}
+
+static void open_setting(struct setting *s)
+{
+    struct error err = {0};
+    *s = (struct setting){0};
+    add_leaves(s);
+    s->arena.capacity = s->arena.used;
+    s->arena.base = cpu_ops.allocate(s->arena.capacity);
+    s->arena.used = 0;
+    add_leaves(s);
+    s->matrix = &s->leaves.leaf[0];
+    s->vector = &s->leaves.leaf[1];
+    check_ok(optimizer_open(&s->optimizer, &cpu_ops, &err), &err);
+}
+
+static void close_setting(struct setting *s)
+{
+    optimizer_close(&s->optimizer);
+    cpu_ops.release(s->arena.base, s->arena.capacity);
+    leaves_free(&s->leaves);
+}
+
+static void copy_in(struct tensor to, const struct fixture *f, const char *name, int step)
+{
+    char key[64];
+    snprintf(key, sizeof key, step < 0 ? "%s" : "%s.%d", name, step);
+    memcpy(to.data, fixture_get(f, key).data, tensor_bytes(to));
+}
+
+static void matches_torch(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    struct setting s;
+    fixture_open(&f, "train_optimizer.safetensors");
+    open_setting(&s);
+    copy_in(s.matrix->value, &f, "matrix", -1);
+    copy_in(s.vector->value, &f, "vector", -1);
+    const struct train_options o = {
+        .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+    for (int step = 0; step < 6; step++) {
+        char key[64];
+        double expected;
+        copy_in(s.matrix->grad, &f, "matrix_grad", step);
+        copy_in(s.vector->grad, &f, "vector_grad", step);
+        memcpy(&expected, (const double *)fixture_get(&f, "norm").data + step, sizeof expected);
+        const double norm = optimizer_grad_norm(&s.optimizer, &s.leaves);
+        assert_true(fabs(norm - expected) < 1e-6 * expected);
+        optimizer_update(&s.optimizer, &s.leaves, &o, 0.01 / (step + 1),
+                         optimizer_clip_scale(norm, o.clip), step + 1);
+        optimizer_zero_grad(&s.optimizer, &s.leaves);
+        snprintf(key, sizeof key, "matrix.%d", step);
+        check_close(key, s.matrix->value, fixture_get(&f, key), 1e-6);
+        snprintf(key, sizeof key, "vector.%d", step);
+        check_close(key, s.vector->value, fixture_get(&f, key), 1e-6);
+        check_close("working copy", s.vector->copy, s.vector->value, 4e-3);
+        assert_true(optimizer_grad_norm(&s.optimizer, &s.leaves) == 0);
+    }
+    close_setting(&s);
+    fixture_close(&f);
+}
+
+static void clip_limits_the_norm_only(void **unused)
+{
+    (void)unused;
+    assert_true(optimizer_clip_scale(0.5, 1) == 1);
+    assert_true(optimizer_clip_scale(1e9, 0) == 1);
+    assert_true(fabs(optimizer_clip_scale(4, 1) - 0.25) < 1e-6);
+    assert_true(optimizer_norm_usable(1e30, 1));
+    assert_false(optimizer_norm_usable(1e30, 0)); // its squares do not fit a float
+    assert_false(optimizer_norm_usable((double)NAN, 1));
+    assert_false(optimizer_norm_usable((double)INFINITY, 1));
+}
+
+static void names_what_is_not_finite(void **unused)
+{
+    (void)unused;
+    struct setting s;
+    open_setting(&s);
+    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves));
+    data_f32(s.matrix->value)[3] = 3e38F; // finite, though its square fits no float
+    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves));
+    data_f32(s.vector->v)[2] = INFINITY;
+    assert_string_equal(optimizer_not_finite(&s.optimizer, &s.leaves), "vector");
+    data_f32(s.matrix->grad)[34] = NAN;
+    assert_true(isnan(optimizer_grad_norm(&s.optimizer, &s.leaves)));
+    close_setting(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matches_torch),
+        cmocka_unit_test(clip_limits_the_norm_only),
+        cmocka_unit_test(names_what_is_not_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
