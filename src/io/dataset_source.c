@@ -23,9 +23,9 @@ void dataset_source_over(struct dataset_source *s, const char *path, const void 
     if (size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0) s->at = 3; // a byte order mark
     struct dataset_source peek = *s;
     skip_space(&peek);
-    s->array = peek.at < size && peek.bytes[peek.at] == '[';
-    if (!s->array) return;
+    if (peek.at >= peek.size || peek.bytes[peek.at] != '[') return;
     *s = peek;
+    s->array = true;
     s->at++;
 }
 
