@@ -132,30 +132,30 @@ void cpu_bias_backward(struct tensor db, struct tensor dy)
     }
 }
 
-// Whole sums: a fixed number of parts, each in 8 interleaved double sums, added up in order.
-enum { PARTS = 256, SUM_LANES = 8 };
+// Whole sums: a fixed number of parts, added up in order.
+enum { PARTS = 256 };
 
-static double part_sum(const float *x, int64_t n, bool square)
+static double part_sum(const float *x, int64_t n)
 {
-    double lane[SUM_LANES] = {0};
-    for (int64_t i = 0; i < n / SUM_LANES * SUM_LANES; i += SUM_LANES) {
-        for (int j = 0; j < SUM_LANES; j++) {
-            const double e = (double)x[i + j];
-            lane[j] += square ? e * e : e;
-        }
-    }
-    for (int64_t i = n / SUM_LANES * SUM_LANES; i < n; i++) {
-        const double e = (double)x[i];
-        lane[i % SUM_LANES] += square ? e * e : e;
-    }
     double sum = 0;
-    for (int j = 0; j < SUM_LANES; j++) {
-        sum += lane[j];
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)x[i];
     }
     return sum;
 }
 
-static void add_sum(struct tensor out, struct tensor x, bool square)
+static double part_squares(const float *x, int64_t n)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)x[i] * (double)x[i];
+    }
+    return sum;
+}
+
+static void add_sum(struct tensor out, struct tensor x, double (*sum)(const float *x, int64_t n))
 {
     assert(out.dtype == DTYPE_F64 && x.dtype == DTYPE_F32);
     const int64_t count = tensor_count(x), size = max_i64(ceil_div(count, PARTS), 4096);
@@ -163,7 +163,7 @@ static void add_sum(struct tensor out, struct tensor x, bool square)
 #pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (count > SMALL_WORK)
     for (int64_t i = 0; i < PARTS; i++) {
         const int64_t first = min_i64(i * size, count);
-        part[i] = part_sum(data_f32(x) + first, min_i64(size, count - first), square);
+        part[i] = sum(data_f32(x) + first, min_i64(size, count - first));
     }
     for (int i = 0; i < PARTS; i++) {
         *(double *)out.data += part[i];
@@ -172,10 +172,10 @@ static void add_sum(struct tensor out, struct tensor x, bool square)
 
 void cpu_sum(struct tensor out, struct tensor x)
 {
-    add_sum(out, x, false);
+    add_sum(out, x, part_sum);
 }
 
 void cpu_sum_squares(struct tensor out, struct tensor x)
 {
-    add_sum(out, x, true);
+    add_sum(out, x, part_squares);
 }

@@ -60,12 +60,12 @@ static double backward_block(const struct swiglu_grads *out, struct tensor da, s
     if (out->dg.data) block_store(out->dg, first, dg, n);
     if (out->du.data) block_store(out->du, first, du, n);
     if (out->a.data) block_store(out->a, first, a, n);
-    double lane[8] = {0};
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
-        lane[i % 8] += (double)product[i];
+        sum += (double)product[i];
     }
-    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
-           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+    return sum;
 }
 
 void cpu_swiglu_backward(const struct swiglu_grads *out, struct tensor da, struct tensor g,

@@ -1,13 +1,12 @@
 // ops/cpu/vector.h - arithmetic in a form that compilers turn into vector instructions: an exponential,
-// dot products with as many partial sums as a vector has lanes, and blocks of F32 values loaded from and
-// stored to tensors of any floating type. The order of every sum is written down here, so it is the same
-// whatever the vector width.
+// dot products, and blocks of F32 values loaded from and stored to tensors of any floating type. A sum
+// is split over the lanes of a vector, so its rounding depends on the build, but on nothing else.
 #pragma once
 #include "base/tensor.h"
 
 #include <math.h>
 
-enum { BLOCK = 2048, LANES = 16 };
+enum { BLOCK = 2048 };
 
 // e^x, relative error below 2e-7, exact at 0; results below 2.4e-38 are 0, NaN stays NaN.
 // x = n ln 2 + r with |r| <= ln(2)/2; e^r by a polynomial (Cephes' coefficients), 2^n by its bits.
@@ -105,77 +104,43 @@ static inline void block_store(struct tensor y, int64_t first, const float *valu
     from_f32((char *)y.data + (size_t)first * dtype_size(y.dtype), y.dtype, values, n);
 }
 
-static inline float lanes_sum(const float lane[LANES])
-{
-    float half[LANES / 2];
-    for (int j = 0; j < LANES / 2; j++) {
-        half[j] = lane[j] + lane[j + LANES / 2];
-    }
-    const float a = (half[0] + half[4]) + (half[2] + half[6]);
-    const float b = (half[1] + half[5]) + (half[3] + half[7]);
-    return a + b;
-}
-
+// Four stretches side by side: one sum would wait for its own last addition.
 static inline float dot_f32(const float *a, const float *b, int64_t n)
 {
-    float even[LANES] = {0}, odd[LANES] = {0};
-    int64_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        for (int j = 0; j < LANES; j++) {
-            even[j] = __builtin_fmaf(a[i + j], b[i + j], even[j]);
-        }
-        for (int j = 0; j < LANES; j++) {
-            odd[j] = __builtin_fmaf(a[i + LANES + j], b[i + LANES + j], odd[j]);
-        }
+    const int64_t h = n / 4;
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+    for (int64_t i = 0; i < h; i++) {
+        s0 += a[i] * b[i];
+        s1 += a[h + i] * b[h + i];
+        s2 += a[2 * h + i] * b[2 * h + i];
+        s3 += a[3 * h + i] * b[3 * h + i];
     }
-    for (; i < n; i++) {
-        even[i % LANES] = __builtin_fmaf(a[i], b[i], even[i % LANES]);
+    for (int64_t i = 4 * h; i < n; i++) {
+        s0 += a[i] * b[i];
     }
-    for (int j = 0; j < LANES; j++) {
-        even[j] += odd[j];
-    }
-    return lanes_sum(even);
+    return (s0 + s1) + (s2 + s3);
 }
 
 // The largest of n values, -infinity for none; NaN is passed over.
 static inline float max_f32(const float *x, int64_t n)
 {
-    float lane[LANES];
-    for (int j = 0; j < LANES; j++) {
-        lane[j] = -INFINITY;
-    }
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-        }
-    }
-    for (; i < n; i++) {
-        lane[i % LANES] = x[i] > lane[i % LANES] ? x[i] : lane[i % LANES];
-    }
-    float max = lane[0];
-    for (int j = 1; j < LANES; j++) {
-        max = lane[j] > max ? lane[j] : max;
+    float max = -INFINITY;
+#pragma omp simd reduction(max : max)
+    for (int64_t i = 0; i < n; i++) {
+        max = x[i] > max ? x[i] : max;
     }
     return max;
 }
 
-// x <- e^(x - shift) in place (or into y); returns the sum.
+// y <- e^(x - shift), y may be x; returns the sum.
 static inline float exp_sum_f32(float *y, const float *x, float shift, int64_t n)
 {
-    float lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-#pragma omp simd
-        for (int j = 0; j < LANES; j++) {
-            const float e = exp_f32(x[i + j] - shift);
-            y[i + j] = e;
-            lane[j] += e;
-        }
-    }
-    for (; i < n; i++) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
         y[i] = exp_f32(x[i] - shift);
-        lane[i % LANES] += y[i];
+        sum += y[i];
     }
-    return lanes_sum(lane);
+    return sum;
 }
