@@ -1,9 +1,11 @@
 // base/rng.c - see rng.h.
 #include "base/rng.h"
 
+#include "base/dtype.h"
+
 #include <math.h>
 
-uint64_t rng_at(uint64_t seed, uint64_t stream, uint64_t counter)
+static inline uint64_t philox(uint64_t seed, uint64_t stream, uint64_t counter)
 {
     uint32_t x[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), (uint32_t)stream,
                      (uint32_t)(stream >> 32)};
@@ -15,6 +17,11 @@ uint64_t rng_at(uint64_t seed, uint64_t stream, uint64_t counter)
         k0 += 0x9E3779B9U, k1 += 0xBB67AE85U;
     }
     return (uint64_t)x[1] << 32 | x[0];
+}
+
+uint64_t rng_at(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    return philox(seed, stream, counter);
 }
 
 uint64_t rng_next(struct rng *r)
@@ -49,5 +56,62 @@ void rng_shuffle(struct rng *r, int64_t *x, int64_t n)
         const int64_t j = rng_below(r, i + 1), t = x[i];
         x[i] = x[j];
         x[j] = t;
+    }
+}
+
+enum { BLOCK = 64 }; // pairs at a time, so that the loops over them become vector code
+
+// log u for u in (0, 1): u = m 2^e with m in [sqrt 1/2, sqrt 2), log m = 2 atanh((m - 1) / (m + 1)).
+static inline float log_of(float u)
+{
+    const uint32_t bits = f32_bits(u), shifted = bits - 0x3f3504f3U; // the bits of sqrt 1/2
+    const int32_t e = (int32_t)shifted >> 23;
+    const float m = f32_from_bits(bits - ((uint32_t)e << 23));
+    const float s = (m - 1) / (m + 1), z = s * s;
+    const float series = 1 + z * (1.0f / 3 + z * (1.0f / 5 + z * (1.0f / 7 + z * (1.0f / 9))));
+    return (float)e * 0.69314718f + 2 * s * series;
+}
+
+// Box-Muller on a block: x = r cos(2 pi v), y = r sin(2 pi v), r = std sqrt(-2 log u). The angle is a
+// quarter turn q and a rest within an eighth of a turn, where Taylor's series are short.
+static void normal_pairs(float *x, float *y, float std, const uint32_t *low, const uint32_t *high)
+{
+    for (int i = 0; i < BLOCK; i++) {
+        const float u = ((float)(int32_t)(low[i] >> 9) + 0.5f) * 0x1p-23f;
+        const float quarters = (float)(int32_t)(high[i] >> 8) * 0x1p-22f; // [0, 4)
+        const int32_t q = (int32_t)(quarters + 0.5f);
+        const float a = (quarters - (float)q) * 1.57079633f, z = a * a;
+        const float sine =
+            a * (1 - z * (1.0f / 6) *
+                         (1 - z * (1.0f / 20) * (1 - z * (1.0f / 42) * (1 - z * (1.0f / 72)))));
+        const float cosine =
+            1 - z * 0.5f * (1 - z * (1.0f / 12) * (1 - z * (1.0f / 30) * (1 - z * (1.0f / 56))));
+        const float r = std * sqrtf(-2 * log_of(u));
+        // cosine and sine of the whole angle, without a branch: an odd q swaps them, signs follow.
+        const uint32_t C = f32_bits(cosine), S = f32_bits(sine), turn = (uint32_t)q;
+        const uint32_t swap = (C ^ S) & (0 - (turn & 1U));
+        x[i] = r * f32_from_bits((C ^ swap) ^ ((turn + 1) & 2U) << 30);
+        y[i] = r * f32_from_bits((S ^ swap) ^ (turn & 2U) << 30);
+    }
+}
+
+void rng_fill_normal(float *out, int64_t n, float std, uint64_t seed, uint64_t stream,
+                     uint64_t first)
+{
+    uint32_t low[BLOCK], high[BLOCK];
+    float x[BLOCK], y[BLOCK];
+    for (int64_t at = 0; at < n; at += 2 * BLOCK) {
+        const uint64_t counter = (first + (uint64_t)at) / 2;
+        for (int i = 0; i < BLOCK; i++) {
+            const uint64_t bits = philox(seed, stream, counter + (uint64_t)i);
+            low[i] = (uint32_t)bits, high[i] = (uint32_t)(bits >> 32);
+        }
+        normal_pairs(x, y, std, low, high);
+        float pairs[2 * BLOCK];
+        for (int i = 0; i < BLOCK; i++) {
+            pairs[2 * i] = x[i], pairs[2 * i + 1] = y[i];
+        }
+        const int64_t left = n - at < 2 * BLOCK ? n - at : 2 * BLOCK;
+        memcpy(out + at, pairs, (size_t)left * sizeof *out);
     }
 }

@@ -15,3 +15,8 @@ double rng_uniform(struct rng *r);                 // [0, 1), 53 bits
 double rng_normal(struct rng *r);                  // Box-Muller; uses two counters
 int64_t rng_below(struct rng *r, int64_t n);       // [0, n), unbiased
 void rng_shuffle(struct rng *r, int64_t *x, int64_t n); // Fisher-Yates
+
+// n normal draws at places first, first + 1, ... of a stream, deviation `std`; first is even. Only IEEE
+// arithmetic in a fixed order, no call to libm: the same values on every machine.
+void rng_fill_normal(float *out, int64_t n, float std, uint64_t seed, uint64_t stream,
+                     uint64_t first);
