@@ -199,8 +199,8 @@ static bool allocate(struct model *m, struct arena *a, struct error *err)
     char who[512] = "";
     for (int p = 0; p < PURPOSE_COUNT; p++) {
         const size_t n = strlen(who);
-        snprintf(who + n, sizeof who - n, "%s%s %.1f MiB", p ? ", " : "", purpose_name(p),
-                 (double)m->plan[p] / 0x1p20);
+        snprintf(who + n, sizeof who - n, "%s%s %.1f MiB", p ? ", " : "",
+                 purpose_name((enum purpose)p), (double)m->plan[p] / 0x1p20);
     }
     return fail(err, "no memory for %.1f MiB (%s)", (double)a->capacity / 0x1p20, who);
 }
