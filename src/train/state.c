@@ -74,15 +74,26 @@ static bool read_object(struct train_state *s, json_t *o, const char *path, stru
     return true;
 }
 
-bool train_state_read(struct train_state *s, const char *path, struct error *err)
+bool train_state_parse(struct train_state *s, const char *text, size_t size, const char *where,
+                       struct error *err)
 {
     *s = (struct train_state){.best_loss = (double)NAN};
-    json_t *o = json_parse_file(path, STATE_LIMIT, err);
+    json_t *o = json_parse(text, size, where, err);
     if (!o) return false;
-    const bool ok =
-        (json_is_object(o) || fail(err, "%s: not an object", path)) && read_object(s, o, path, err);
+    const bool ok = (json_is_object(o) || fail(err, "%s: not an object", where)) &&
+                    read_object(s, o, where, err);
     json_decref(o);
     if (!ok) train_state_free(s);
+    return ok;
+}
+
+bool train_state_read(struct train_state *s, const char *path, struct error *err)
+{
+    char *text;
+    size_t size;
+    if (!file_read(&text, &size, path, STATE_LIMIT, err)) return false;
+    const bool ok = train_state_parse(s, text, size, path, err);
+    mem_free(text);
     return ok;
 }
 

@@ -18,6 +18,8 @@ struct train_state {
 
 bool train_state_write(const struct train_state *s, const char *path, struct error *err);
 bool train_state_read(struct train_state *s, const char *path, struct error *err);
+bool train_state_parse(struct train_state *s, const char *text, size_t size, const char *where,
+                       struct error *err);
 void train_state_free(struct train_state *s); // safe on a zeroed one, and twice
 
 // False, naming the first option or file of data that differs.
