@@ -116,6 +116,12 @@ static bool encode(struct builder *b, const char *where, struct error *err)
     return true;
 }
 
+// A cut from the left that takes the whole prompt leaves nothing to answer.
+static bool loses_prompt(const struct builder *b, int64_t first)
+{
+    return b->o->keep_prompts && b->prompt_count >= 0 && first >= b->prompt_count;
+}
+
 // Fits [*first, *first + *count) of the example's tokens to max_length. False: it is left out, or an
 // error where that was asked for (err->msg set).
 static bool fit(struct builder *b, int64_t *first, int64_t *count, const char *where,
@@ -125,7 +131,9 @@ static bool fit(struct builder *b, int64_t *first, int64_t *count, const char *w
     *first = 0;
     *count = b->ids.count;
     if (!limit || *count <= limit) return true;
-    switch (b->o->too_long) {
+    enum too_long what = b->o->too_long;
+    if (what == TOO_LONG_CUT_LEFT && loses_prompt(b, *count - limit)) what = TOO_LONG_DROP;
+    switch (what) {
     case TOO_LONG_DROP:
         b->d->dropped++;
         return false;

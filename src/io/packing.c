@@ -11,7 +11,7 @@
 enum { SHUFFLE_STREAM = 0x73687566 }; // "shuf": of base/rng.h, ours alone; one per epoch above it
 
 // Micro-batches that first fit keeps open. More fill better and move an example farther from its place
-// in the shuffled order; 64 leave less than 1 % empty on the data sets tried.
+// in the shuffled order; 64 left 0.6 to 3 % empty on real files, 64 to 6 examples a micro-batch.
 enum { OPEN_BINS = 64 };
 
 bool batch_reserve(struct batch *b, int64_t capacity, struct error *err)

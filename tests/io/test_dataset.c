@@ -326,6 +326,12 @@ static void set_limit(struct dataset_options *o)
     o->keep_prompts = true;
 }
 
+static void set_cut_prompts(struct dataset_options *o)
+{
+    set_cut_left(o);
+    o->keep_prompts = true;
+}
+
 static void limits_and_prompts(void **state)
 {
     (void)state;
@@ -333,6 +339,14 @@ static void limits_and_prompts(void **state)
     assert_int_equal(d.count, 2);
     assert_string_equal(d.example[1].prompt, "<bos>User: qqqq\n\nAssistant:");
     assert_string_equal(d.example[1].answer, "xyz");
+    dataset_close(&d);
+
+    d = open_text("{\"prompt\":\"q\",\"completion\":\"abcdefgh\"}\n" // its prompt would be cut away
+                  "{\"prompt\":\"qqqq\",\"completion\":\"xyz\"}",
+                  "plain", set_cut_prompts);
+    assert_int_equal(d.count, 1);
+    assert_int_equal(d.dropped, 1);
+    assert_int_equal(d.cut, 1);
     dataset_close(&d);
 }
 
