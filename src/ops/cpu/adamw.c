@@ -8,6 +8,7 @@ struct factors { // computed in double, applied in float, as torch does
     float keep, one_minus_beta1, beta2, one_minus_beta2, step, root_correction2, eps, grad_scale;
 };
 
+VECTOR_CLONES
 static void update(float *restrict w, float *restrict m, float *restrict v,
                    const float *restrict grad, int64_t n, struct factors f)
 {

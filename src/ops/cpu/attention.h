@@ -15,17 +15,12 @@ struct tile {
     int64_t query, queries, key, keys;
 };
 
-struct rows { // of one head, F32
-    const float *at;
-    int64_t step; // elements from one row to the next
-};
-
 struct attention attention_make(struct tensor q, struct tensor k, struct tensor span,
                                 int64_t head_dim, float scale);
 
-// Rows [first, first + n) of a head of x (rows, heads * D): in place if x is F32, else in `use`.
-struct rows attention_rows(enum scratch_use use, struct tensor x, int64_t first, int64_t n,
-                           int64_t head, int64_t D);
+// Rows [first, first + n) of a head of x (rows, heads * D) as dense F32 rows: products of rows that lie
+// H * D apart lose a third of their speed to cache lines that displace each other.
+void attention_pack(float *out, struct tensor x, int64_t first, int64_t n, int64_t head, int64_t D);
 
 // The keys that rows [query, query + queries) reach: *first <= m < *end; false if none.
 bool attention_reach(const struct attention *a, int64_t query, int64_t queries, int64_t *first,

@@ -13,7 +13,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { QUERIES = 128, KEYS = 256, LARGE_PART = 8192 };
+enum {
+    QUERIES = 128, // of a tile
+    KEYS = 256,
+    LARGE_PART = 512 * 1024, // key elements of one head beyond which keys are packed tile by tile
+};
 
 struct part { // of the score matrix, with nothing beside it
     int64_t query, query_end, key, key_end;
@@ -25,6 +29,20 @@ struct problem {
     const struct attention_saved *s;
     struct part *part; // at most N
     int64_t parts;
+};
+
+// Keys, values and the sums of their gradients of one kv head, dense, from key `first` on. Without sums
+// only dq is wanted.
+struct keys {
+    int64_t first, count;
+    float *k, *v, *dk, *dv;
+};
+
+// The same of a tile of queries of one head; dq NULL: not wanted.
+struct queries {
+    int64_t head, first, count;
+    float *q, *dout, *dq;
+    float lse[QUERIES], delta[QUERIES];
 };
 
 // Parts begin where no later row reaches back over what earlier rows have reached.
@@ -51,76 +69,63 @@ static void find_parts(struct problem *p, int64_t *lowest)
     }
 }
 
-// A matrix that is added to: rows of the gradient itself if that is F32, else a block of scratch.
-struct sums {
-    float *at;
-    int64_t step;
-};
-
-static struct sums open_sums(struct tensor x, float *block, int64_t first, int64_t n, int64_t head,
-                             int64_t D)
+static struct keys open_keys(const struct problem *p, int64_t kv_head, int64_t first, int64_t count,
+                             bool sums)
 {
-    const int64_t width = x.dim[1];
-    struct sums s = {block, D};
-    if (x.dtype == DTYPE_F32) s = (struct sums){data_f32(x) + first * width + head * D, width};
-    for (int64_t r = 0; r < n; r++) {
-        memset(s.at + r * s.step, 0, (size_t)D * sizeof *s.at);
-    }
-    return s;
+    const int64_t size = count * p->a.D;
+    struct keys w = {.first = first, .count = count};
+    w.k = scratch_f32(SCRATCH_B, 2 * size);
+    w.v = w.k + size;
+    attention_pack(w.k, p->s->k, first, count, kv_head, p->a.D);
+    attention_pack(w.v, p->s->v, first, count, kv_head, p->a.D);
+    if (!sums) return w;
+    w.dk = scratch_f32(SCRATCH_SUMS, 2 * size);
+    w.dv = w.dk + size;
+    memset(w.dk, 0, (size_t)(2 * size) * sizeof *w.dk);
+    return w;
 }
 
-static void close_sums(struct tensor x, struct sums s, int64_t first, int64_t n, int64_t head,
-                       int64_t D)
+static void close_keys(const struct problem *p, int64_t kv_head, const struct keys *w)
 {
-    for (int64_t r = 0; r < n; r++) {
-        block_store(x, (first + r) * x.dim[1] + head * D, s.at + r * s.step, D);
+    const int64_t D = p->a.D;
+    for (int64_t r = 0; r < w->count; r++) {
+        const int64_t at = ((w->first + r) * p->a.G + kv_head) * D;
+        block_store(p->d->dk, at, w->dk + r * D, D);
+        block_store(p->d->dv, at, w->dv + r * D, D);
     }
 }
 
-// What stays while the keys of a tile of queries are walked.
-struct queries {
-    struct rows q, dout;
-    float lse[QUERIES], delta[QUERIES];
-    int64_t head, first, count;
-};
-
-static void load_queries(struct queries *u, const struct problem *p, int64_t head, int64_t first,
-                         int64_t count)
+static void open_queries(struct queries *u, const struct problem *p, int64_t head, int64_t first,
+                         int64_t count, bool sums)
 {
-    const struct attention *a = &p->a;
-    float *block = scratch_f32(SCRATCH_A, 2 * QUERIES * a->D), buffer[BLOCK];
-    *u = (struct queries){.head = head, .first = first, .count = count};
-    u->q = attention_rows(SCRATCH_A, p->s->q, first, count, head, a->D);
-    u->dout = (struct rows){data_f32(p->s->dout) + (first * a->H + head) * a->D, a->H * a->D};
-    if (p->s->dout.dtype != DTYPE_F32) {
-        u->dout = (struct rows){block + QUERIES * a->D, a->D};
-        for (int64_t i = 0; i < count; i++) {
-            to_f32(block + (QUERIES + i) * a->D,
-                   element_at(p->s->dout, ((first + i) * a->H + head) * a->D), p->s->dout.dtype,
-                   a->D);
-        }
-    }
+    const int64_t D = p->a.D, H = p->a.H;
+    float buffer[BLOCK];
+    u->head = head;
+    u->first = first;
+    u->count = count;
+    u->q = scratch_f32(SCRATCH_A, 3 * QUERIES * D);
+    u->dout = u->q + QUERIES * D;
+    u->dq = sums ? u->q + 2 * QUERIES * D : NULL;
+    attention_pack(u->q, p->s->q, first, count, head, D);
+    attention_pack(u->dout, p->s->dout, first, count, head, D);
+    if (sums) memset(u->dq, 0, (size_t)(count * D) * sizeof *u->dq);
     for (int64_t i = 0; i < count; i++) {
-        const int64_t at = (first + i) * a->H + head;
+        const int64_t at = (first + i) * H + head;
         u->lse[i] = data_f32(p->s->lse)[at];
-        u->delta[i] = dot_f32(block_load(buffer, p->s->o, at * a->D, a->D),
-                              u->dout.at + i * u->dout.step, a->D);
+        u->delta[i] = dot_f32(block_load(buffer, p->s->o, at * D, D), u->dout + i * D, D);
     }
 }
 
-struct work { // scratch of a tile: p and ds (queries, keys), keys and values
-    float *p, *ds;
-    struct rows k, v;
-};
-
-static void load_keys(struct work *w, const struct problem *p, int64_t kv_head, int64_t first,
-                      int64_t n)
+static void close_queries(const struct problem *p, const struct queries *u)
 {
-    w->k = attention_rows(SCRATCH_B, p->s->k, first, n, kv_head, p->a.D);
-    w->v = attention_rows(SCRATCH_C, p->s->v, first, n, kv_head, p->a.D);
+    const int64_t D = p->a.D;
+    for (int64_t i = 0; i < u->count; i++) {
+        block_store(p->d->dq, ((u->first + i) * p->a.H + u->head) * D, u->dq + i * D, D);
+    }
 }
 
 // Scores become p, and ds = p (dp - delta), both zero outside the spans.
+VECTOR_CLONES
 static void differentiate(const struct attention *a, const struct tile *t, const struct queries *u,
                           float *p, float *ds)
 {
@@ -143,152 +148,137 @@ static void differentiate(const struct attention *a, const struct tile *t, const
     }
 }
 
-// p and ds of a tile.
+// p and ds of a tile: keys at k and v.
 static void form_tile(const struct attention *a, const struct tile *t, const struct queries *u,
-                      const struct work *w)
+                      const float *k, const float *v, float *p, float *ds)
 {
     struct product s = {.m = t->queries,
                         .n = t->keys,
                         .k = a->D,
-                        .a = u->q.at,
-                        .lda = u->q.step,
-                        .b = w->k.at,
-                        .ldb = w->k.step,
+                        .a = u->q,
+                        .lda = a->D,
+                        .b = k,
+                        .ldb = a->D,
                         .transposed_b = true,
-                        .c = w->p,
+                        .c = p,
                         .ldc = t->keys};
     product_f32(&s, a->scale);
-    s.a = u->dout.at;
-    s.lda = u->dout.step;
-    s.b = w->v.at;
-    s.ldb = w->v.step;
-    s.c = w->ds;
+    s.a = u->dout;
+    s.b = v;
+    s.c = ds;
     product_f32(&s, 1.0f);
-    differentiate(a, t, u, w->p, w->ds);
+    differentiate(a, t, u, p, ds);
 }
 
-static void add_to_queries(const struct attention *a, const struct tile *t, const struct work *w,
-                           struct sums dq)
+// dq += scale ds k
+static void add_to_queries(const struct attention *a, const struct tile *t, const float *ds,
+                           const float *k, float *dq)
 {
     const struct product s = {.m = t->queries,
                               .n = a->D,
                               .k = t->keys,
-                              .a = w->ds,
+                              .a = ds,
                               .lda = t->keys,
-                              .b = w->k.at,
-                              .ldb = w->k.step,
-                              .c = dq.at,
-                              .ldc = dq.step,
+                              .b = k,
+                              .ldb = a->D,
+                              .c = dq,
+                              .ldc = a->D,
                               .accumulate = true};
     product_f32(&s, a->scale);
 }
 
-static void add_to_keys(const struct attention *a, const struct tile *t, const struct queries *u,
-                        const struct work *w, struct sums dk, struct sums dv)
+// sums += scale weights^T rows: dk from ds and q, dv from p and do
+static void add_to_keys(const struct attention *a, const struct tile *t, const float *weights,
+                        const float *rows, float *sums, float scale)
 {
-    struct product s = {.m = t->keys,
-                        .n = a->D,
-                        .k = t->queries,
-                        .a = w->ds,
-                        .lda = t->keys,
-                        .transposed_a = true,
-                        .b = u->q.at,
-                        .ldb = u->q.step,
-                        .c = dk.at,
-                        .ldc = dk.step,
-                        .accumulate = true};
-    product_f32(&s, a->scale);
-    s.a = w->p;
-    s.b = u->dout.at;
-    s.ldb = u->dout.step;
-    s.c = dv.at;
-    s.ldc = dv.step;
-    product_f32(&s, 1.0f);
+    const struct product s = {.m = t->keys,
+                              .n = a->D,
+                              .k = t->queries,
+                              .a = weights,
+                              .lda = t->keys,
+                              .transposed_a = true,
+                              .b = rows,
+                              .ldb = a->D,
+                              .c = sums,
+                              .ldc = a->D,
+                              .accumulate = true};
+    product_f32(&s, scale);
 }
 
-static struct work open_work(void)
+// One tile of queries against one of keys, cut to the keys that the queries reach.
+static void one_tile(const struct problem *p, const struct queries *u, const struct keys *w,
+                     int64_t key, int64_t end)
 {
-    float *p = scratch_f32(SCRATCH_D, 2 * QUERIES * KEYS);
-    return (struct work){.p = p, .ds = p + QUERIES * KEYS};
-}
-
-static struct sums sums_from(struct sums s, int64_t row)
-{
-    return (struct sums){s.at + row * s.step, s.step};
-}
-
-// Keys [first, end) of a part against one tile of queries. dk and dv begin at the part's first key;
-// absent (at == NULL): only dq is wanted, and the reverse.
-static void walk_keys(const struct problem *p, const struct part *part, const struct queries *u,
-                      struct sums dq, struct sums dk, struct sums dv)
-{
-    const int64_t kv_head = u->head / (p->a.H / p->a.G);
-    struct work w = open_work();
+    const struct attention *a = &p->a;
     struct tile t = {.query = u->first, .queries = u->count};
-    for (t.key = part->key; t.key < part->key_end; t.key += KEYS) {
-        t.keys = min_i64(KEYS, part->key_end - t.key);
-        if (!attention_touches(&p->a, &t)) continue;
-        load_keys(&w, p, kv_head, t.key, t.keys);
-        form_tile(&p->a, &t, u, &w);
-        if (dq.at) add_to_queries(&p->a, &t, &w, dq);
-        if (dk.at) {
-            const int64_t row = t.key - part->key;
-            add_to_keys(&p->a, &t, u, &w, sums_from(dk, row), sums_from(dv, row));
-        }
-    }
+    int64_t first, last;
+    if (!attention_reach(a, u->first, u->count, &first, &last)) return;
+    t.key = max_i64(key, first);
+    t.keys = min_i64(end, last) - t.key;
+    if (t.keys <= 0 || !attention_touches(a, &t)) return;
+    float *weights = scratch_f32(SCRATCH_C, 2 * QUERIES * KEYS), *ds = weights + QUERIES * KEYS;
+    const int64_t at = (t.key - w->first) * a->D;
+    form_tile(a, &t, u, w->k + at, w->v + at, weights, ds);
+    if (u->dq) add_to_queries(a, &t, ds, w->k + at, u->dq);
+    if (w->dk) add_to_keys(a, &t, ds, u->q, w->dk + at, a->scale);
+    if (w->dv) add_to_keys(a, &t, weights, u->dout, w->dv + at, 1.0f);
 }
 
-// dq of one tile of queries; with dk.at, also what the tile adds to dk and dv.
-static void query_task(const struct problem *p, const struct part *part, int64_t head,
-                       int64_t first, struct sums dk, struct sums dv)
+// Queries [first, ...) of one head against all keys of the part, which are packed in w.
+static void query_tile(const struct problem *p, const struct part *part, const struct keys *w,
+                       int64_t head, int64_t first)
 {
-    const int64_t count = min_i64(QUERIES, part->query_end - first), D = p->a.D;
     struct queries u;
-    load_queries(&u, p, head, first, count);
-    const struct sums dq =
-        open_sums(p->d->dq, scratch_f32(SCRATCH_QUERIES, QUERIES * D), first, count, head, D);
-    walk_keys(p, part, &u, dq, dk, dv);
-    close_sums(p->d->dq, dq, first, count, head, D);
+    open_queries(&u, p, head, first, min_i64(QUERIES, part->query_end - first), true);
+    for (int64_t key = part->key; key < part->key_end; key += KEYS) {
+        one_tile(p, &u, w, key, min_i64(key + KEYS, part->key_end));
+    }
+    close_queries(p, &u);
 }
 
 // A whole part for one key-value head and its query heads.
 static void part_task(const struct problem *p, const struct part *part, int64_t kv_head)
 {
-    const int64_t D = p->a.D, keys = part->key_end - part->key, heads = p->a.H / p->a.G;
-    float *block = p->d->dk.dtype == DTYPE_F32 ? NULL : scratch_f32(SCRATCH_SUMS, 2 * keys * D);
-    float *second = block ? block + keys * D : NULL;
-    const struct sums dk = open_sums(p->d->dk, block, part->key, keys, kv_head, D);
-    const struct sums dv = open_sums(p->d->dv, second, part->key, keys, kv_head, D);
+    const int64_t heads = p->a.H / p->a.G;
+    const struct keys w = open_keys(p, kv_head, part->key, part->key_end - part->key, true);
     for (int64_t h = kv_head * heads; h < (kv_head + 1) * heads; h++) {
         for (int64_t n = part->query; n < part->query_end; n += QUERIES) {
-            query_task(p, part, h, n, dk, dv);
+            query_tile(p, part, &w, h, n);
         }
     }
-    close_sums(p->d->dk, dk, part->key, keys, kv_head, D);
-    close_sums(p->d->dv, dv, part->key, keys, kv_head, D);
+    close_keys(p, kv_head, &w);
 }
 
 // dk and dv of one tile of keys.
-static void key_task(const struct problem *p, const struct part *whole, int64_t kv_head,
-                     int64_t key)
+static void key_task(const struct problem *p, const struct part *part, int64_t kv_head, int64_t key)
 {
-    const struct part part = {whole->query, whole->query_end, key,
-                              min_i64(key + KEYS, whole->key_end)};
-    const int64_t D = p->a.D, keys = part.key_end - key, heads = p->a.H / p->a.G;
-    float *block = scratch_f32(SCRATCH_SUMS, 2 * KEYS * D);
-    const struct sums dk = open_sums(p->d->dk, block, key, keys, kv_head, D);
-    const struct sums dv = open_sums(p->d->dv, block + KEYS * D, key, keys, kv_head, D);
+    const int64_t heads = p->a.H / p->a.G, end = min_i64(key + KEYS, part->key_end);
+    const struct keys w = open_keys(p, kv_head, key, end - key, true);
     for (int64_t h = kv_head * heads; h < (kv_head + 1) * heads; h++) {
-        for (int64_t n = part.query; n < part.query_end; n += QUERIES) {
-            struct queries u;
-            const struct tile t = {n, min_i64(QUERIES, part.query_end - n), key, keys};
+        for (int64_t n = part->query; n < part->query_end; n += QUERIES) {
+            const struct tile t = {n, min_i64(QUERIES, part->query_end - n), key, end - key};
             if (!attention_touches(&p->a, &t)) continue;
-            load_queries(&u, p, h, n, t.queries);
-            walk_keys(p, &part, &u, (struct sums){0}, dk, dv);
+            struct queries u;
+            open_queries(&u, p, h, n, t.queries, false);
+            one_tile(p, &u, &w, key, end);
         }
     }
-    close_sums(p->d->dk, dk, key, keys, kv_head, D);
-    close_sums(p->d->dv, dv, key, keys, kv_head, D);
+    close_keys(p, kv_head, &w);
+}
+
+// dq of one tile of queries.
+static void query_task(const struct problem *p, const struct part *part, int64_t head,
+                       int64_t first)
+{
+    struct queries u;
+    open_queries(&u, p, head, first, min_i64(QUERIES, part->query_end - first), true);
+    for (int64_t key = part->key; key < part->key_end; key += KEYS) {
+        const struct tile t = {first, u.count, key, min_i64(KEYS, part->key_end - key)};
+        if (!attention_touches(&p->a, &t)) continue;
+        const struct keys w = open_keys(p, head / (p->a.H / p->a.G), key, t.keys, false);
+        one_tile(p, &u, &w, key, key + t.keys);
+    }
+    close_queries(p, &u);
 }
 
 static void by_parts(const struct problem *p)
@@ -311,8 +301,7 @@ static void by_tiles(const struct problem *p)
         }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads())
         for (int64_t j = 0; j < query_tiles * p->a.H; j++) {
-            query_task(p, part, j % p->a.H, part->query + j / p->a.H * QUERIES, (struct sums){0},
-                       (struct sums){0});
+            query_task(p, part, j % p->a.H, part->query + j / p->a.H * QUERIES);
         }
     }
 }
@@ -333,8 +322,7 @@ void cpu_attention_backward(const struct attention_grads *d, const struct attent
     for (int64_t i = 0; i < p.parts; i++) {
         largest = max_i64(largest, p.part[i].key_end - p.part[i].key);
     }
-    const bool small = d->dk.dtype == DTYPE_F32 || largest <= LARGE_PART;
-    if (small && p.parts * p.a.G >= 2 * cpu_threads()) {
+    if (largest * head_dim <= LARGE_PART && p.parts * p.a.G >= 2 * cpu_threads()) {
         by_parts(&p);
     } else {
         by_tiles(&p);

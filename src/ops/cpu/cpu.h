@@ -11,16 +11,7 @@ bool cpu_bf16_products(void); // products of BF16 operands run in BF16
 
 // The calling thread's buffer of this use, at least `bytes` long, 64-byte aligned, kept for the next
 // call and freed with the thread. Not zeroed.
-enum scratch_use {
-    SCRATCH_A,
-    SCRATCH_B,
-    SCRATCH_C,
-    SCRATCH_D,
-    SCRATCH_SUMS,
-    SCRATCH_QUERIES,
-    SCRATCH_LIBRARY,
-    SCRATCH_USES
-};
+enum scratch_use { SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_SUMS, SCRATCH_LIBRARY, SCRATCH_USES };
 void *scratch(enum scratch_use use, size_t bytes);
 static inline float *scratch_f32(enum scratch_use use, int64_t count)
 {

@@ -5,6 +5,7 @@
 #include <assert.h>
 
 // log(sum e^x) of a row, in two passes: the largest, then the sum of what is relative to it.
+VECTOR_CLONES
 static double log_sum_exp(struct tensor logits, int64_t n)
 {
     const int64_t V = logits.dim[1];
@@ -23,6 +24,7 @@ static double log_sum_exp(struct tensor logits, int64_t n)
 }
 
 // logits <- scale (softmax - onehot)
+VECTOR_CLONES
 static void gradient(struct tensor logits, int64_t n, int64_t target, double lse, float scale)
 {
     const int64_t V = logits.dim[1];

@@ -63,6 +63,7 @@ static bool is_aligned(const struct matrices *w)
 }
 
 // Rows of n values, `step` elements apart in src, as dense F32 rows.
+VECTOR_CLONES
 static void convert_block(float *dst, const char *src, enum dtype t, int64_t rows, int64_t n,
                           int64_t step)
 {

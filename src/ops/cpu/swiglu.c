@@ -14,6 +14,15 @@ static int64_t slot_of(const struct dispatch *d, int64_t r)
     return d ? data_i32(d->slot)[r] : r;
 }
 
+VECTOR_CLONES
+static void forward_block(float *a, const float *g, const float *u, float w, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        a[i] = w * (g[i] * sigmoid_f32(g[i]) * u[i]);
+    }
+}
+
 void cpu_swiglu_forward(struct tensor a, struct tensor g, struct tensor u, struct tensor weight,
                         const struct dispatch *d)
 {
@@ -28,16 +37,14 @@ void cpu_swiglu_forward(struct tensor a, struct tensor g, struct tensor u, struc
         const float *pg = block_load(buffer[0], g, first, n),
                     *pu = block_load(buffer[1], u, first, n);
         float *pa = block_target(buffer[2], a, first);
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-            pa[i] = w * (pg[i] * sigmoid_f32(pg[i]) * pu[i]);
-        }
+        forward_block(pa, pg, pu, w, n);
         block_store(a, first, pa, n);
     }
 }
 
 // One row's block. da' is the gradient of the weighted a, da = w da'; silu' = s (1 + g (1 - s)).
 // Returns <da', silu(g) u>.
+VECTOR_CLONES
 static double backward_block(const struct swiglu_grads *out, struct tensor da, struct tensor g,
                              struct tensor u, float w, int64_t first, int64_t n)
 {

@@ -8,13 +8,20 @@
 
 enum { BLOCK = 2048 };
 
-// e^x, relative error below 2e-7, exact at 0; results below 2.4e-38 are 0, NaN stays NaN.
+// Loops that are worth it are compiled for AVX-512 too; the loader picks.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#define VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "default")))
+#else
+#define VECTOR_CLONES
+#endif
+
+// e^x for x <= 88 (softmax and sigmoid need x <= 0), relative error below 2e-7, exact at 0; results
+// below 1.6e-38 are 0, NaN stays NaN.
 // x = n ln 2 + r with |r| <= ln(2)/2; e^r by a polynomial (Cephes' coefficients), 2^n by its bits.
 static inline float exp_f32(float x)
 {
     const float magic = 0x1.8p23f; // adding it rounds to an integer in the low bits
-    const float top = x > 89.0f ? 89.0f : x;
-    const float in = top < -87.0f ? -87.0f : top;
+    const float in = x < -87.0f ? -87.0f : x;
     const float shifted = __builtin_fmaf(in, 1.44269504f, magic);
     const float n = shifted - magic;
     const float high = __builtin_fmaf(n, -0.693359375f, in);
@@ -26,10 +33,9 @@ static inline float exp_f32(float x)
     p = __builtin_fmaf(p, r, 1.6666665459e-1f);
     p = __builtin_fmaf(p, r, 5.0000001201e-1f);
     const float e = __builtin_fmaf(p, r * r, r) + 1.0f;
-    // 2^n as 2^(n-1) * 2, because n may be 128; the low bits of `shifted` are n.
-    const uint32_t exponent = f32_bits(shifted) - f32_bits(magic) + 126U;
-    const float y = e * f32_from_bits(exponent << 23) * 2.0f;
-    return x < -87.0f ? 0.0f : y;
+    const float power =
+        f32_from_bits((f32_bits(shifted) << 23) + 0x3f800000U); // magic's bits drop out
+    return x < -87.0f ? 0.0f : e * power;
 }
 
 // 1 / (1 + e^-x) without overflow, accurate for negative x too.
@@ -133,14 +139,20 @@ static inline float max_f32(const float *x, int64_t n)
     return max;
 }
 
-// y <- e^(x - shift), y may be x; returns the sum.
+// y <- e^(x - shift), y may be x; returns the sum. In stretches, because a float sum of thousands drifts.
 static inline float exp_sum_f32(float *y, const float *x, float shift, int64_t n)
 {
-    float sum = 0;
+    const int64_t stretch = 256;
+    double total = 0;
+    for (int64_t first = 0; first < n; first += stretch) {
+        const int64_t end = first + stretch < n ? first + stretch : n;
+        float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = exp_f32(x[i] - shift);
-        sum += y[i];
+        for (int64_t i = first; i < end; i++) {
+            y[i] = exp_f32(x[i] - shift);
+            sum += y[i];
+        }
+        total += (double)sum;
     }
-    return sum;
+    return (float)total;
 }
