@@ -52,8 +52,8 @@ static bool scalar(const struct reader *r, const char **text, size_t *size)
 // Where a flag has decided already the value is checked all the same, into a config that is thrown away.
 static bool store(struct reader *r, struct options *o, const struct option *row, const char *key)
 {
-    const char *text;
-    size_t size;
+    const char *text = NULL;
+    size_t size = 0;
     if (!scalar(r, &text, &size)) return false;
     if (!text) return true;
     char name[256];
@@ -106,8 +106,8 @@ static bool find_row(const struct reader *r, struct options *o, const char *key,
 
 static bool read_pair(struct reader *r, struct options *o)
 {
-    const char *text;
-    size_t size;
+    const char *text = NULL;
+    size_t size = 0;
     if (!scalar(r, &text, &size)) return false;
     if (!text) return bad(r, "no key", "the name of an option");
     char key[64];
