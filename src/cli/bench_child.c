@@ -1,0 +1,204 @@
+// cli/bench_child.c - see bench_child.h.
+#include "cli/bench_child.h"
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "cli/progress.h"
+#include "cli/setup.h"
+#include "model/init.h"
+#include "train/optimizer.h"
+
+#include <inttypes.h>
+
+enum { SEQUENCE = 1024, REPEATS = 4 };
+
+// Multiply-adds counted as two, of the linear layers over all tokens, the router and the head included,
+// and of attention's two products over a causal triangle.
+static double forward_flops(const struct model_config *c, const struct batch *b)
+{
+    const double C = (double)c->width, HD = (double)(c->n_heads * c->head_dim);
+    const double GD = (double)(c->n_kv_heads * c->head_dim);
+    double linear = C * (double)c->vocab, pairs = 0;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        linear += 2 * C * HD + 2 * C * GD;
+        if (c->moe_layer[l]) {
+            linear += C * (double)c->n_experts;
+            linear += 3 * C * (double)(c->experts_per_tok * c->expert_width);
+            linear += 3 * C * (double)c->shared_width + (c->shared_gate ? C : 0);
+        } else {
+            linear += 3 * C * (double)c->dense_width;
+        }
+    }
+    for (int64_t n = 0; n < b->n; n++) {
+        const bool last = n + 1 == b->n || b->position[n + 1] == 0;
+        const double length = (double)b->position[n] + 1;
+        if (last) pairs += length * length / 2;
+    }
+    return 2 * linear * (double)b->n + 4 * HD * pairs * (double)c->n_layers;
+}
+
+static bool random_batch(struct batch *b, int64_t tokens, int64_t vocab, uint64_t seed,
+                         struct error *err)
+{
+    struct rng r = {.seed = seed, .stream = 0x62656e6368};
+    int32_t id[SEQUENCE];
+    uint8_t learn[SEQUENCE];
+    if (!batch_reserve(b, tokens, err)) return false;
+    for (int64_t left = tokens; left > 0; left -= SEQUENCE) {
+        const int64_t n = left < SEQUENCE ? left : SEQUENCE;
+        for (int64_t i = 0; i < n; i++) {
+            id[i] = (int32_t)rng_below(&r, vocab);
+            learn[i] = 1;
+        }
+        batch_append(b, id, learn, n);
+    }
+    return b->supervised > 0 || fail(err, "%" PRId64 " tokens: nothing to learn", tokens);
+}
+
+// The same calls as a step of train, without reading data and writing metrics.
+static void step(struct model *m, struct optimizer *o, const struct batch *b, int64_t n)
+{
+    const struct routing *r = m->setup.routing;
+    struct routing_state *state = m->routing_state;
+    const struct train_options t = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1};
+    model_forward(m, b, NULL, true);
+    model_loss(m, b, 1.0F / (float)b->supervised);
+    if (state && r->loss) r->loss(state);
+    model_backward(m, b);
+    if (state && r->after_micro_batch) r->after_micro_batch(state);
+    model_take_loss(m);
+    const double norm = optimizer_grad_norm(o, &m->leaves);
+    optimizer_update(o, &m->leaves, &t, 1e-5, optimizer_clip_scale(norm, t.clip), n);
+    if (state && r->after_step) r->after_step(state);
+    optimizer_zero_grad(o, &m->leaves);
+}
+
+static bool steps(struct bench_result *out, struct model *m, const struct batch *b,
+                  struct error *err)
+{
+    struct optimizer o;
+    if (!model_allocate(m, err) || !optimizer_open(&o, m->setup.ops, err)) return false;
+    out->forward_flops = forward_flops(&m->config, b);
+    step(m, &o, b, 1); // warm-up
+    for (int i = 0; i < BENCH_STEPS; i++) {
+        const double start = monotonic_seconds();
+        step(m, &o, b, i + 2);
+        out->seconds[i] = monotonic_seconds() - start;
+    }
+    optimizer_close(&o);
+    return true;
+}
+
+static bool measure_steps(struct bench_result *out, const struct bench_job *job, struct error *err)
+{
+    struct options o = *job->options;
+    struct model m = {0};
+    struct batch b = {0};
+    struct model_setup setup;
+    o.config.model = job->model;
+    o.config.routing = job->routing;
+    o.config.tuning = job->tuning;
+    if (!setup_model(&setup, &o, true, err)) return false;
+    setup.max_tokens = o.config.tokens;
+    bool ok = model_open(&m, &setup, err);
+    ok = ok && random_batch(&b, o.config.tokens, m.config.vocab, (uint64_t)o.config.seed, err);
+    ok = ok && steps(out, &m, &b, err);
+    batch_free(&b);
+    model_close(&m);
+    return ok;
+}
+
+struct product_setup {
+    int64_t m, n, k;
+    struct tensor y, x, w;
+};
+
+static void through_ops(const struct product_setup *p)
+{
+    void *const data[] = {p->w.data};
+    const struct matrices w = {1, p->n, p->k, p->w.dtype, data};
+    cpu_ops.matmul_forward(p->y, p->x, &w, tensor_absent());
+}
+
+// The best of several tries, so that what else runs on the machine costs nothing.
+static double product_rate(const struct product_setup *p, bool library)
+{
+    double best = 0;
+    for (int i = 0; i <= REPEATS; i++) {
+        const double start = monotonic_seconds();
+        if (!library) {
+            through_ops(p);
+        } else if (!cpu_library_product(p->y, p->x, p->w)) {
+            return 0;
+        }
+        const double seconds = monotonic_seconds() - start;
+        const double rate = 2e-9 * (double)p->m * (double)p->n * (double)p->k / seconds;
+        if (i && rate > best) best = rate;
+    }
+    return best;
+}
+
+static bool shape_rate(double *best, int64_t m, int64_t n, int64_t k, enum dtype t,
+                       struct error *err)
+{
+    const size_t size = dtype_size(t);
+    const size_t bytes[] = {(size_t)(m * n) * size, (size_t)(m * k) * size, (size_t)(n * k) * size};
+    void *data[3];
+    bool ok = true;
+    for (int i = 0; i < 3; i++) {
+        data[i] = cpu_ops.allocate(bytes[i]);
+        ok = ok && data[i];
+    }
+    if (ok) {
+        const struct product_setup p = {m,
+                                        n,
+                                        k,
+                                        tensor_2d(data[0], t, m, n),
+                                        tensor_2d(data[1], t, m, k),
+                                        tensor_2d(data[2], t, n, k)};
+        for (int library = 0; library < 2; library++) {
+            const double rate = product_rate(&p, library);
+            if (rate > *best) *best = rate;
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        if (data[i]) cpu_ops.release(data[i], bytes[i]);
+    }
+    return ok || fail(err, "no memory for a product of %" PRId64 " x %" PRId64, m, n);
+}
+
+// The best that the machine's library or our own products reach, in either type: an engine that loses
+// time in its products cannot hide it by measuring against them.
+static bool yardstick(struct bench_result *out, const struct bench_job *job, struct error *err)
+{
+    static const int64_t shapes[][3] = {{4096, 4096, 4096}, {4096, 8192, 2048}, {512, 1024, 2048}};
+    setup_machine(job->options);
+    for (int i = 0; i < 3; i++) {
+        const int64_t *s = shapes[i];
+        if (!shape_rate(&out->gflops, s[0], s[1], s[2], DTYPE_BF16, err) ||
+            !shape_rate(&out->gflops, s[0], s[1], s[2], DTYPE_F32, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool make_model(const struct bench_job *job, struct error *err)
+{
+    const struct model_init_options init = {.config = job->options->config.config,
+                                            .out = job->model,
+                                            .seed = (uint64_t)job->options->config.seed};
+    return model_init(&init, err);
+}
+
+void bench_measure(struct bench_result *out, const struct bench_job *job)
+{
+    *out = (struct bench_result){0};
+    if (job->task == BENCH_INIT) {
+        out->ok = make_model(job, &out->err);
+    } else if (job->task == BENCH_PRODUCTS) {
+        out->ok = yardstick(out, job, &out->err);
+    } else {
+        out->ok = measure_steps(out, job, &out->err);
+    }
+}
