@@ -11,7 +11,7 @@
 // Options of one command, or the error that parsing gives.
 static bool parse(struct options *o, enum command c, const char *line, struct error *err)
 {
-    static char text[1024];
+    static char text[4096];
     char *argv[64];
     int argc = 0;
     snprintf(text, sizeof text, "%s", line);
