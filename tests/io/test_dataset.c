@@ -81,6 +81,7 @@ static void an_example_knows_its_line(void **state)
     assert_int_equal(d.example[2].line, 4); // an empty line before it
     assert_string_equal(d.example[2].file, files[0]);
     assert_int_equal(d.example[6].line, 2); // the array's first element, behind the bracket's line
+    assert_int_equal(d.example[7].line, 27); // its lines are counted, not its elements
     assert_string_equal(d.example[6].file, files[1]);
     dataset_close(&d);
 }

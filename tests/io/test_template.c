@@ -183,6 +183,24 @@ static void generation_starts_where_training_answers(void **state)
     tokenizer_close(t);
 }
 
+// Also where nothing else divides them, so that the same cut is made whatever carries loss.
+static void an_answer_is_tokenized_on_its_own(void **state)
+{
+    (void)state;
+    struct tokenizer *t = small_tokenizer();
+    struct segment piece[] = {{.text = "Wh"}, {.text = "at", .answer = true}};
+    struct segments s = {.segment = piece, .count = 2};
+    struct tokens apart = {0}, joined = {0};
+    struct error err = {0};
+    check_ok(segments_encode(&s, 0, 2, t, &apart, NULL, &err), &err);
+    piece[1].answer = false;
+    check_ok(segments_encode(&s, 0, 2, t, &joined, NULL, &err), &err);
+    assert_int_equal(joined.count, 1); // the fixtures' tokenizer knows "What"
+    assert_true(apart.count > 1);
+    tokens_free(&apart), tokens_free(&joined);
+    tokenizer_close(t);
+}
+
 static void write_model_file(const char *dir, const char *name, const char *text)
 {
     char path[1200];
@@ -217,6 +235,9 @@ static void special_tokens_come_from_the_folder(void **state)
     check_ok(special_tokens_read(&s, dir, t, &err), &err);
     assert_string_equal(s.eos, "<|endoftext|>");
     assert_true(s.add_bos);
+    write_model_file(dir, "tokenizer_config.json", "{\"eos_token\":\"<|im_start|>\"}");
+    check_ok(special_tokens_read(&s, dir, t, &err), &err);
+    assert_string_equal(s.eos, "<|im_start|>"); // speaks before the other files
     write_model_file(dir, "tokenizer_config.json", "{\"bos_token\":\"<nonesuch>\"}");
     check_error(special_tokens_read(&s, dir, t, &err), &err, "<nonesuch>");
     write_model_file(dir, "tokenizer_config.json", "{\"add_bos_token\":\"yes\"}");
@@ -238,6 +259,7 @@ int main(void)
         cmocka_unit_test(an_unknown_name_lists_the_known),
         cmocka_unit_test(content_never_becomes_a_mark),
         cmocka_unit_test(generation_starts_where_training_answers),
+        cmocka_unit_test(an_answer_is_tokenized_on_its_own),
         cmocka_unit_test(special_tokens_come_from_the_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,7 +57,7 @@ double relative_error(struct tensor got, struct tensor want)
             difference += (g - w) * (g - w);
             norm += w * w;
         } else if (!(g == w || (isnan(g) && isnan(w)))) {
-            return INFINITY;
+            return (double)INFINITY;
         }
     }
     if (difference <= 0) return 0;
