@@ -6,15 +6,14 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "model/families.h"
-#include "model/shapes.h"
+#include "model/init.h"
 #include "train/train.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { TOY_VOCAB = 31, TOY_TENSORS = 256 };
+enum { TOY_VOCAB = 31 };
 
 static const char toy_config[] =
     "{\"architectures\": [\"OlmoeForCausalLM\"], \"model_type\": \"olmoe\", \"hidden_size\": 16,"
@@ -22,56 +21,33 @@ static const char toy_config[] =
     " \"num_key_value_heads\": 2, \"num_experts\": 6, \"num_experts_per_tok\": 2,"
     " \"vocab_size\": 31, \"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5,"
     " \"rope_theta\": 10000.0, \"tie_word_embeddings\": false, \"norm_topk_prob\": false,"
-    " \"hidden_act\": \"silu\"}";
-
-struct toy_tensors {
-    struct st_named list[TOY_TENSORS];
-    char name[TOY_TENSORS][192];
-    int64_t count;
-    struct rng rng;
-};
-
-static inline bool toy_add(void *user, const struct tensor_spec *s, struct error *err)
-{
-    struct toy_tensors *t = user;
-    (void)err;
-    assert_true(t->count < TOY_TENSORS);
-    snprintf(t->name[t->count], sizeof t->name[0], "%s", s->name);
-    struct tensor x = tensor_make(NULL, DTYPE_F32, s->rank, s->dim);
-    x.data = mem_alloc(tensor_bytes(x));
-    for (int64_t i = 0; i < tensor_count(x); i++) {
-        data_f32(x)[i] = s->rank == 1 ? 1.0F : 0.2F * (float)rng_normal(&t->rng);
-    }
-    t->list[t->count] = (struct st_named){t->name[t->count], x};
-    t->count++;
-    return true;
-}
+    " \"hidden_act\": \"silu\", \"initializer_range\": 0.2}";
 
 // poison: the tensor whose element `at` becomes NaN; NULL: none.
 static inline void toy_model(const char *dir, const char *poison, int64_t at)
 {
     struct error err = {0};
-    struct toy_tensors t = {.rng = {.seed = 11}};
-    const struct family *family;
-    struct model_config c;
-    char path[2048];
-    check_ok(dir_make(dir, &err), &err);
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    check_ok(file_write(path, toy_config, strlen(toy_config), &err), &err);
-    check_ok(family_read_config(&family, &c, dir, &err), &err);
-    check_ok(shapes_visit(family, &c, NULL, toy_add, &t, &err), &err);
+    char config[2048], path[2048];
+    snprintf(config, sizeof config, "%s.json", dir);
+    check_ok(file_write(config, toy_config, strlen(toy_config), &err), &err);
+    const struct model_init_options o = {
+        .config = config, .out = dir, .dtype = "f32", .seed = 11, .overwrite = true};
+    check_ok(model_init(&o, &err), &err);
+    if (!poison) return;
+
+    struct safetensors st;
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    bool found = !poison;
-    for (int64_t i = 0; i < t.count; i++) {
-        if (!poison || strcmp(t.name[i], poison) != 0) continue;
-        data_f32(t.list[i].tensor)[at] = NAN;
-        found = true;
-    }
-    assert_true(found);
-    check_ok(safetensors_write(path, t.list, t.count, NULL, &err), &err);
-    for (int64_t i = 0; i < t.count; i++) {
-        mem_free(t.list[i].tensor.data);
-    }
+    check_ok(safetensors_open(&st, path, &err), &err);
+    const struct st_entry *e = safetensors_find(&st, poison);
+    assert_non_null(e);
+    const long place = (long)((const unsigned char *)e->tensor.data - st.map.data) + (long)at * 4;
+    safetensors_close(&st);
+    const float nan = NAN;
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, place, SEEK_SET);
+    assert_int_equal(fwrite(&nan, sizeof nan, 1, f), 1);
+    fclose(f);
 }
 
 // Examples of 5 to 12 tokens that count upwards in steps of 1 to 3; the first two tokens carry no loss.
