@@ -239,6 +239,10 @@ int main(int argc, char **argv)
     }
     struct trainer t = {.vocab = (int)vocab};
     read_text(&t.text);
+    if (t.text.size == 0) {
+        fprintf(stderr, "train_tokenizer: no text on standard input\n");
+        return 1;
+    }
     cut(&t);
     count_pieces(&t);
     t.merge = mem_zalloc((size_t)vocab, sizeof t.merge[0]);
