@@ -11,6 +11,7 @@ BUILD ?= build
 JOBS ?= $(shell nproc)
 SECONDS ?= 60
 CMAKE_ARGS ?=
+TARGETS ?= moetune
 ifeq ($(origin CC),default)
 CC = gcc
 endif
@@ -18,7 +19,7 @@ endif
 .PHONY: all setup test demo demo-model check format tidy asan fuzz clean
 
 all: $(BUILD)/CMakeCache.txt
-	cmake --build $(BUILD) -j $(JOBS)
+	cmake --build $(BUILD) -j $(JOBS) --target $(TARGETS)
 
 $(BUILD)/CMakeCache.txt:
 	cmake -S . -B $(BUILD) -G "Unix Makefiles" -DCMAKE_C_COMPILER=$(CC) $(CMAKE_ARGS) \
@@ -28,15 +29,15 @@ setup:
 	@bash scripts/setup.sh build
 
 test: setup
-	$(MAKE) all
+	$(MAKE) all TARGETS=all
 	ctest --test-dir $(BUILD) --output-on-failure
 
 demo: setup
-	$(MAKE) all
+	$(MAKE) all TARGETS="moetune generate"
 	bash demo/run.sh $(BUILD)
 
 demo-model: setup
-	$(MAKE) all
+	$(MAKE) all TARGETS="moetune generate train_tokenizer"
 	bash demo/pretrain.sh $(BUILD)
 
 check:
@@ -51,12 +52,12 @@ tidy: $(BUILD)/CMakeCache.txt
 	bash scripts/tidy.sh $(BUILD)
 
 asan: setup
-	$(MAKE) all BUILD=$(BUILD)-asan CMAKE_ARGS="-DMOETUNE_SANITIZE=ON"
+	$(MAKE) all BUILD=$(BUILD)-asan TARGETS=all CMAKE_ARGS="-DMOETUNE_SANITIZE=ON"
 	bash scripts/sanitized-tests.sh $(BUILD)-asan
 
 fuzz:
 	@bash scripts/setup.sh checks
-	$(MAKE) all BUILD=$(BUILD)-fuzz CC=clang-14 \
+	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS=all CC=clang-14 \
 	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
 	bash scripts/fuzz.sh $(BUILD)-fuzz $(SECONDS)
 
