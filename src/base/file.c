@@ -111,7 +111,8 @@ bool file_writer_open(struct file_writer *w, const char *path, struct error *err
         w->temporary[0] = 0;
         return fail(err, "%s: no memory", path);
     }
-    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    unlink(w->temporary); // what a kill left; or a link or FIFO, which must not be written through
+    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (w->fd >= 0) return true;
     fail(err, "%s: cannot create: %s", w->temporary, strerror(errno));
     w->temporary[0] = 0;

@@ -1,14 +1,13 @@
 // io/checkpoint_export.c - a model folder written again with some tensors changed. Headers are copied as
 // they are, so names, shapes, dtypes, order, metadata and alignment are the base's by construction.
 // config.json comes last: a folder that an interruption left incomplete does not load.
+#include "base/dir.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "io/checkpoint.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,10 +15,10 @@
 static const char index_name[] = "model.safetensors.index.json";
 static const int64_t side_file_limit = 200 * 1000 * 1000;
 
-struct names {
-    char **name;
-    int64_t count, capacity;
-    int64_t bytes; // of the files
+// The files copied besides weights and index.
+struct side_files {
+    struct dir_names names;
+    int64_t bytes;
 };
 
 static bool ends_with(const char *s, const char *suffix)
@@ -53,80 +52,56 @@ static bool is_ours(const struct checkpoint *c, const char *name)
     return !is_single(c) && !strcmp(name, index_name);
 }
 
-static void free_names(struct names *n)
-{
-    for (int64_t i = 0; i < n->count; i++) {
-        mem_free(n->name[i]);
-    }
-    mem_free(n->name);
-}
-
-static bool add_name(struct names *n, const char *name, int64_t bytes)
-{
-    char **grown = array_grow(n->name, n->count, &n->capacity, sizeof *n->name);
-    if (!grown) return false;
-    n->name = grown;
-    if (!(n->name[n->count] = mem_strdup(name))) return false;
-    n->count++;
-    n->bytes += bytes;
-    return true;
-}
-
-// config.json after everything else.
-static int by_text(const void *pa, const void *pb)
-{
-    const char *a = *(char *const *)pa, *b = *(char *const *)pb;
-    const int last_a = !strcmp(a, "config.json"), last_b = !strcmp(b, "config.json");
-    return last_a != last_b ? last_a - last_b : strcmp(a, b);
-}
-
-static bool consider_side_file(struct names *n, const char *dir, const char *name,
-                               struct error *err)
+// Links are followed, folders are not.
+static bool is_side_file(const char *dir, const char *name, int64_t *bytes)
 {
     char path[4096];
     struct stat st;
-    if (is_weights(name) || !strcmp(name, ".lock")) return true;
-    if (!path_join(path, sizeof path, dir, name, err)) return false;
-    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
-        return true; // links followed; folders are not
-    if (st.st_size > side_file_limit) {
-        log_warning("%s: not copied, it is larger than %" PRId64 " MB", path,
-                    side_file_limit / 1000000);
-        return true;
-    }
-    return add_name(n, name, st.st_size) || fail(err, "%s: no memory", path);
+    if (is_weights(name) || !strcmp(name, ".lock")) return false;
+    if (!path_join(path, sizeof path, dir, name, NULL)) return false;
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return false;
+    *bytes = st.st_size;
+    if (st.st_size <= side_file_limit) return true;
+    log_warning("%s: not copied, it is larger than %" PRId64 " MB", path,
+                side_file_limit / 1000000);
+    return false;
 }
 
-static bool list_side_files(struct names *n, const char *dir, struct error *err)
+static bool list_side_files(struct side_files *side, const char *dir, struct error *err)
 {
-    DIR *d = opendir(dir);
-    if (!d) return fail(err, "%s: cannot open folder: %s", dir, strerror(errno));
-    bool ok = true;
-    for (struct dirent *e = NULL; ok && (e = readdir(d));) {
-        ok = consider_side_file(n, dir, e->d_name, err);
+    struct dir_names *n = &side->names;
+    if (!dir_list(n, dir, err)) return false;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n->count; i++) {
+        int64_t bytes;
+        if (is_side_file(dir, n->name[i], &bytes)) {
+            side->bytes += bytes;
+            n->name[kept++] = n->name[i];
+        } else {
+            mem_free(n->name[i]);
+        }
     }
-    closedir(d);
-    if (ok && n->count) qsort(n->name, (size_t)n->count, sizeof *n->name, by_text);
-    return ok;
+    n->count = kept;
+    return true;
 }
 
 // A loader would mix weights that an earlier export of another shape left behind with ours, or take them
 // for ours.
 static bool check_leftovers(const struct checkpoint *c, const char *out, struct error *err)
 {
-    DIR *d = opendir(out);
-    if (!d) return fail(err, "%s: cannot open folder: %s", out, strerror(errno));
+    struct dir_names n;
+    if (!dir_list(&n, out, err)) return false;
     bool ok = true;
-    for (struct dirent *e = NULL; ok && (e = readdir(d));) {
-        const bool weights =
-            (!strncmp(e->d_name, "model", 5) && ends_with(e->d_name, ".safetensors")) ||
-            !strcmp(e->d_name, index_name);
-        if (weights && !is_ours(c, e->d_name)) {
+    for (int64_t i = 0; ok && i < n.count; i++) {
+        const char *name = n.name[i];
+        const bool weights = (!strncmp(name, "model", 5) && ends_with(name, ".safetensors")) ||
+                             !strcmp(name, index_name);
+        if (weights && !is_ours(c, name)) {
             ok = fail(err, "%s: holds %s of another model, remove it or choose another folder", out,
-                      e->d_name);
+                      name);
         }
     }
-    closedir(d);
+    dir_names_free(&n);
     return ok;
 }
 
@@ -142,7 +117,7 @@ static bool check_folder(const struct checkpoint *c, const char *out, struct err
     return check_leftovers(c, out, err);
 }
 
-static bool check_space(const struct checkpoint *c, const struct names *side, const char *out,
+static bool check_space(const struct checkpoint *c, const struct side_files *side, const char *out,
                         struct error *err)
 {
     int64_t needed = side->bytes;
@@ -215,25 +190,29 @@ static bool copy_one(const char *out, const char *dir, const char *name, struct 
            path_join(to, sizeof to, out, name, err) && file_copy(to, from, err);
 }
 
-static bool export_all(const struct checkpoint *c, const struct names *side, const char *out,
+static bool export_all(const struct checkpoint *c, const struct side_files *side, const char *out,
                        checkpoint_value value, void *user, struct error *err)
 {
     for (int64_t s = 0; s < c->n_shards; s++) {
         if (!export_shard(&c->shard[s], out, value, user, err)) return false;
     }
     if (!is_single(c) && !copy_one(out, c->dir, index_name, err)) return false;
-    for (int64_t i = 0; i < side->count; i++) {
-        if (!copy_one(out, c->dir, side->name[i], err)) return false;
+    bool has_config = false;
+    for (int64_t i = 0; i < side->names.count; i++) {
+        const char *name = side->names.name[i];
+        const bool config = !strcmp(name, "config.json");
+        has_config |= config;
+        if (!config && !copy_one(out, c->dir, name, err)) return false;
     }
-    return true;
+    return !has_config || copy_one(out, c->dir, "config.json", err);
 }
 
 bool checkpoint_export(const struct checkpoint *c, const char *out, checkpoint_value value,
                        void *user, struct error *err)
 {
-    struct names side = {0};
+    struct side_files side = {0};
     const bool ok = check_folder(c, out, err) && list_side_files(&side, c->dir, err) &&
                     check_space(c, &side, out, err) && export_all(c, &side, out, value, user, err);
-    free_names(&side);
+    dir_names_free(&side.names);
     return ok;
 }

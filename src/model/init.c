@@ -1,6 +1,7 @@
 // model/init.c - see init.h.
 #include "model/init.h"
 
+#include "base/dir.h"
 #include "base/dtype.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -8,7 +9,6 @@
 #include "io/json.h"
 #include "model/shapes.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -270,8 +270,7 @@ static bool write_config(const struct maker *m, json_t *config, struct error *er
             return fail(err, "%s: no memory", path);
         }
     }
-    return same ? file_write(path, m->text, m->text_size, err)
-                : json_write_file(path, config, err);
+    return same ? file_write(path, m->text, m->text_size, err) : json_write_file(path, config, err);
 }
 
 static bool is_model_file(const char *name)
@@ -281,25 +280,24 @@ static bool is_model_file(const char *name)
            (!strncmp(name, "model", 5) && n > 12 && !strcmp(name + n - 12, ".safetensors"));
 }
 
+static bool clear_one(const struct maker *m, const char *name, struct error *err)
+{
+    char path[4096];
+    if (!is_model_file(name)) return true;
+    if (!m->options->overwrite) return fail(err, "%s: holds a model (%s)", m->options->out, name);
+    if (!path_join(path, sizeof path, m->options->out, name, err)) return false;
+    return unlink(path) == 0 || fail(err, "%s: cannot remove: %s", path, strerror(errno));
+}
+
 static bool clear_folder(const struct maker *m, struct error *err)
 {
-    const char *out = m->options->out;
-    if (!dir_make(out, err)) return false;
-    DIR *d = opendir(out);
-    if (!d) return fail(err, "%s: cannot open folder: %s", out, strerror(errno));
+    struct dir_names n;
+    if (!dir_make(m->options->out, err) || !dir_list(&n, m->options->out, err)) return false;
     bool ok = true;
-    for (struct dirent *e = NULL; ok && (e = readdir(d));) {
-        char path[4096];
-        if (!is_model_file(e->d_name)) continue;
-        if (!m->options->overwrite) {
-            ok = fail(err, "%s: holds a model (%s)", out, e->d_name);
-        } else if (path_join(path, sizeof path, out, e->d_name, err)) {
-            ok = unlink(path) == 0 || fail(err, "%s: cannot remove: %s", path, strerror(errno));
-        } else {
-            ok = false;
-        }
+    for (int64_t i = 0; ok && i < n.count; i++) {
+        ok = clear_one(m, n.name[i], err);
     }
-    closedir(d);
+    dir_names_free(&n);
     return ok;
 }
 
