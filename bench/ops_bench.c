@@ -1,7 +1,6 @@
-// bench/ops_bench.c - how fast the CPU backend's ops are, as a share of the best product rate seen in the
-// same run. Usage: ops_bench [threads] [rows] [experts]
-// [banks|attention|rest]. Time is the processor's own (of all threads), so
-// that other programs on the machine disturb little; the best of several rounds counts.
+// bench/ops_bench.c - how fast the CPU backend's ops are, as a share of the rate of a large product that is
+// measured in turn with them. Usage: ops_bench [threads] [rows] [experts] [banks|attention|rest]. Time is
+// the processor's own, of all threads, so that other programs disturb less; medians of several rounds.
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/product.h"
 
@@ -9,8 +8,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { ROUNDS = 5 };
-static double best_rate; // GFLOP/s of one thread
+enum { ROUNDS = 9, REPEAT = 4, SIDE = 1024 };
 
 static double now(void)
 {
@@ -51,66 +49,66 @@ struct job {
 
 static double seconds(const struct job *j)
 {
-    double best = 1e30;
+    const double start = now();
     j->run(j);
-    for (int i = 0; i < ROUNDS; i++) {
-        const double start = now();
-        j->run(j);
-        const double taken = now() - start;
-        best = taken < best ? taken : best;
-    }
-    return best;
+    return now() - start;
 }
 
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *x)
+{
+    qsort(x, ROUNDS, sizeof *x, compare);
+    return x[ROUNDS / 2];
+}
+
+static struct job reference;
+
+// Between two runs of the reference product, because the machine's speed changes with its neighbours.
 static void report(const char *name, const struct job *j, double flop)
 {
-    const double rate = flop / seconds(j) * 1e-9;
-    printf("%-44s %8.1f GFLOP/s a thread  %5.2f of best\n", name, rate, rate / best_rate);
+    double rate[ROUNDS], share[ROUNDS];
+    seconds(j);
+    for (int i = 0; i < ROUNDS; i++) {
+        const double before = seconds(&reference), taken = seconds(j), after = seconds(&reference);
+        rate[i] = flop / taken * 1e-9;
+        share[i] = rate[i] * (before + after) / (2 * 2e-9 * REPEAT * SIDE * SIDE * SIDE);
+    }
+    const double middle = median(rate); // sorts
+    printf("%-36s %7.1f GFLOP/s a thread (best %6.1f)  %5.2f of the product's\n", name, middle,
+           rate[ROUNDS - 1], median(share));
 }
 
 static void report_bytes(const char *name, const struct job *j, double bytes)
 {
-    const double s = seconds(j);
+    double taken[ROUNDS];
+    seconds(j);
+    for (int i = 0; i < ROUNDS; i++) {
+        taken[i] = seconds(j);
+    }
+    const double s = median(taken);
     printf("%-44s %8.2f GB/s a thread  %8.3f ms\n", name, bytes / s * 1e-9, s * 1e3);
 }
-
-enum { REPEAT = 8 };
 
 static void run_product(const struct job *j)
 {
 #pragma omp parallel for num_threads(cpu_threads())
     for (int i = 0; i < REPEAT; i++) {
-        const struct product p = {.m = j->m,
-                                  .n = j->n,
-                                  .k = j->k,
+        const struct product p = {.m = SIDE,
+                                  .n = SIDE,
+                                  .k = SIDE,
                                   .a = j->x.data,
                                   .b = j->y.data,
-                                  .c = row_f32(j->z, i * j->m),
-                                  .lda = j->k,
-                                  .ldb = j->k,
-                                  .ldc = j->n,
+                                  .c = row_f32(j->z, i * SIDE),
+                                  .lda = SIDE,
+                                  .ldb = SIDE,
+                                  .ldc = SIDE,
                                   .transposed_b = true};
         product_f32(&p, 1.0f);
-    }
-}
-
-static void best_product(void)
-{
-    static const int64_t shapes[][3] = {{512, 512, 2048},
-                                        {256, 512, 2048},
-                                        {512, 1024, 1024},
-                                        {1024, 1024, 1024},
-                                        {1024, 512, 2048}};
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        const int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
-        struct job j = {.run = run_product, .m = m, .n = n, .k = k};
-        j.x = make(DTYPE_F32, m, k);
-        j.y = make(DTYPE_F32, n, k);
-        j.z = make(DTYPE_F32, m * REPEAT, n);
-        const double rate = 2e-9 * (double)m * (double)n * (double)k * REPEAT / seconds(&j);
-        printf("product %4d x %4d x %4d %30.1f GFLOP/s a thread\n", (int)m, (int)n, (int)k, rate);
-        best_rate = rate > best_rate ? rate : best_rate;
-        drop(j.x), drop(j.y), drop(j.z);
     }
 }
 
@@ -267,7 +265,11 @@ int main(int argc, char **argv)
     const int64_t R = argc > 2 ? atoi(argv[2]) : 8192, G = argc > 3 ? atoi(argv[3]) : 16;
     const char *part = argc > 4 ? argv[4] : "";
     cpu_configure(threads, CPU_PRODUCTS_F32);
-    best_product();
+    reference = (struct job){.run = run_product,
+                             .x = make(DTYPE_F32, SIDE, SIDE),
+                             .y = make(DTYPE_F32, SIDE, SIDE),
+                             .z = make(DTYPE_F32, REPEAT * SIDE, SIDE)};
+    seconds(&reference);
     if (!*part || !strcmp(part, "banks")) {
         bank(R, G, 1024, 2048, DTYPE_F32, DTYPE_F32);
         bank(R, G, 1024, 2048, DTYPE_F32, DTYPE_BF16);

@@ -13,7 +13,8 @@ enum {
     FEW_COLUMNS = 32,     // with few rows, so that every core has something to read
     ROWS = 1024,          // of a task: a converted block of weights serves that many
     CONVERTED_ROWS = 256, // activations converted at a time
-    DEPTH = 2048,         // of a product with converted weights: 512 x 2048 floats are 4 MB
+    DEPTH = 1024,         // of a product with converted weights: 512 x 1024 floats are 2 MB
+    PADDING = 16,
     BF16_ROWS = 512,
 };
 
@@ -62,13 +63,13 @@ static bool is_aligned(const struct matrices *w)
     return true;
 }
 
-// Rows of n values, `step` elements apart in src, as dense F32 rows.
+// Rows of n values, `step` elements apart in src, as F32 rows ld apart.
 VECTOR_CLONES
-static void convert_block(float *dst, const char *src, enum dtype t, int64_t rows, int64_t n,
-                          int64_t step)
+static void convert_block(float *dst, int64_t ld, const char *src, enum dtype t, int64_t rows,
+                          int64_t n, int64_t step)
 {
     for (int64_t r = 0; r < rows; r++) {
-        to_f32(dst + r * n, src + (size_t)(r * step) * dtype_size(t), t, n);
+        to_f32(dst + r * ld, src + (size_t)(r * step) * dtype_size(t), t, n);
     }
 }
 
@@ -81,14 +82,12 @@ static void set_weights(struct product *q, const struct bank_product *p, const s
     q->b = at;
     q->ldb = p->transposed ? p->depth : p->columns;
     if (in_place) return;
-    float *block = scratch_f32(SCRATCH_B, q->k * q->n);
-    if (p->transposed) {
-        convert_block(block, at, p->w->dtype, q->n, q->k, q->ldb);
-        q->ldb = q->k;
-    } else {
-        convert_block(block, at, p->w->dtype, q->k, q->n, q->ldb);
-        q->ldb = q->n;
-    }
+    // Rows of a power of two would displace each other in the cache where the product walks down columns.
+    const int64_t rows = p->transposed ? q->n : q->k, n = p->transposed ? q->k : q->n;
+    const int64_t ld = p->transposed ? n : n + PADDING;
+    float *block = scratch_f32(SCRATCH_B, rows * ld);
+    convert_block(block, ld, at, p->w->dtype, rows, n, q->ldb);
+    q->ldb = ld;
     q->b = block;
 }
 
@@ -105,7 +104,7 @@ static void multiply_rows(struct product *q, const struct bank_product *p, const
         q->lda = p->depth;
         if (!in_place) {
             float *block = scratch_f32(SCRATCH_A, q->m * q->k);
-            convert_block(block, at, p->x.dtype, q->m, q->k, p->depth);
+            convert_block(block, q->k, at, p->x.dtype, q->m, q->k, p->depth);
             q->a = block;
             q->lda = q->k;
         }
@@ -126,7 +125,8 @@ static float *open_output(const struct bank_product *p, const struct task *t, in
     float *c = scratch_f32(SCRATCH_C, t->rows * t->columns);
     *ldc = t->columns;
     if (p->accumulate) {
-        convert_block(c, element_at(p->y, first), p->y.dtype, t->rows, t->columns, p->columns);
+        convert_block(c, t->columns, element_at(p->y, first), p->y.dtype, t->rows, t->columns,
+                      p->columns);
     }
     return c;
 }
@@ -180,20 +180,30 @@ static void run_bf16(const struct bank_product *p, const struct task *t)
     if (!direct) close_output(p, t, c);
 }
 
+// sum[r] += <x_r, w> for rows of x that lie step apart; n <= BLOCK.
+VECTOR_CLONES
+static void add_dots(float *sum, int64_t sum_step, const char *w, enum dtype t, const float *x,
+                     int64_t step, int64_t rows, int64_t n)
+{
+    float buffer[BLOCK];
+    to_f32(buffer, w, t, n);
+    for (int64_t r = 0; r < rows; r++) {
+        sum[r * sum_step] += dot_f32(buffer, x + r * step, n);
+    }
+}
+
 // Few rows: the time is that of reading W. Forward only.
 static void run_dots(const struct bank_product *p, const struct task *t)
 {
-    float buffer[2][BLOCK], *sum = scratch_f32(SCRATCH_C, t->rows * t->columns);
+    float *x = scratch_f32(SCRATCH_A, t->rows * p->depth);
+    float *sum = scratch_f32(SCRATCH_C, t->rows * t->columns);
+    to_f32(x, element_at(p->x, t->row * p->depth), p->x.dtype, t->rows * p->depth);
     memset(sum, 0, (size_t)(t->rows * t->columns) * sizeof *sum);
     for (int64_t j = 0; j < t->columns; j++) {
         for (int64_t k = 0; k < p->depth; k += BLOCK) {
-            const int64_t n = min_i64(BLOCK, p->depth - k);
-            const char *at = weight_at(p, t->group, t->column + j, k);
-            to_f32(buffer[0], at, p->w->dtype, n);
-            for (int64_t r = 0; r < t->rows; r++) {
-                const float *x = block_load(buffer[1], p->x, (t->row + r) * p->depth + k, n);
-                sum[r * t->columns + j] += dot_f32(buffer[0], x, n);
-            }
+            const char *w = weight_at(p, t->group, t->column + j, k);
+            add_dots(sum + j, t->columns, w, p->w->dtype, x + k, p->depth, t->rows,
+                     min_i64(BLOCK, p->depth - k));
         }
     }
     for (int64_t r = 0; r < t->rows; r++) {

@@ -70,9 +70,9 @@ static bool describe(dnnl_primitive_desc_t *out, const struct shape *s, dnnl_pri
     return ok;
 }
 
-static size_t layout_size(layout md)
+static bool append_sum(dnnl_post_ops_t ops)
 {
-    return md ? dnnl_memory_desc_get_size(md) : 0;
+    return dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) == dnnl_success;
 }
 #else
 typedef const dnnl_memory_desc_t *layout;
@@ -93,9 +93,9 @@ static bool describe(dnnl_primitive_desc_t *out, const struct shape *s, dnnl_pri
            dnnl_primitive_desc_create(out, &matmul, attr, engine, NULL) == dnnl_success;
 }
 
-static size_t layout_size(layout md)
+static bool append_sum(dnnl_post_ops_t ops)
 {
-    return md ? dnnl_memory_desc_get_size(md) : 0;
+    return dnnl_post_ops_append_sum(ops, 1.0f) == dnnl_success;
 }
 #endif
 
@@ -110,15 +110,14 @@ static bool make(struct made *m)
         dnnl_primitive_attr_create(&attr) == dnnl_success &&
         dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
     if (ok && m->shape.accumulate) {
-        ok = dnnl_post_ops_create(&add) == dnnl_success &&
-             dnnl_post_ops_append_sum(add, 1.0f) == dnnl_success &&
+        ok = dnnl_post_ops_create(&add) == dnnl_success && append_sum(add) &&
              dnnl_primitive_attr_set_post_ops(attr, add) == dnnl_success;
     }
     ok = ok && describe(&m->description, &m->shape, attr) &&
          dnnl_primitive_create(&m->primitive, m->description) == dnnl_success;
     if (ok) {
-        m->workspace =
-            layout_size(dnnl_primitive_desc_query_md(m->description, dnnl_query_scratchpad_md, 0));
+        const layout md = dnnl_primitive_desc_query_md(m->description, dnnl_query_scratchpad_md, 0);
+        m->workspace = md ? dnnl_memory_desc_get_size(md) : 0;
     }
     dnnl_post_ops_destroy(add);
     dnnl_primitive_attr_destroy(attr);
