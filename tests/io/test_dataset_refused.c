@@ -1,0 +1,166 @@
+// tests/io/test_dataset_refused.c - data files and options that are refused: each is named with its file,
+// its line, what was found and what was expected.
+#include "data_fixtures.h"
+
+#include "base/mem.h"
+
+static struct tokenizer *tokenizer; // the fixtures'; opened once, as it does not change
+
+static int open_tokenizer(void **state)
+{
+    (void)state;
+    tokenizer = small_tokenizer();
+    return 0;
+}
+
+static int close_tokenizer(void **state)
+{
+    (void)state;
+    tokenizer_close(tokenizer);
+    return 0;
+}
+
+static void bad_examples_are_named(void **state)
+{
+    (void)state;
+    static const char good[] = "{\"text\":\"ok\"}\n";
+    static const struct {
+        const char *line, *names;
+    } cases[] = {
+        {"{\"text\":\"a\",\"text\":\"b\"}", ":2: not valid JSON"},
+        {"{\"text\":\"a\"} x", ":2: not valid JSON"},
+        {"{\"text\":\"\\ud800\"}", ":2: not valid JSON"},
+        {"{\"text\":\"\xff\"}", ":2: not valid JSON"},
+        {"[3]", "found an array, expected an object"},
+        {"3", "not valid JSON"},
+        {"{\"id\":1,\"answer\":\"x\"}", "found id, answer, expected input_ids, messages"},
+        {"{}", "found nothing, expected"},
+        {"{\"text\":null}", ":2: text: found null, expected text"},
+        {"{\"prompt\":\"a\",\"id\":3}", "completion: missing beside 'prompt' (found prompt, id)"},
+        {"{\"completion\":\"a\"}", "prompt: missing beside 'completion'"},
+        {"{\"prompt\":\"a\",\"completion\":4}", "completion: found an integer, expected text"},
+        {"{\"question\":\"a\"}", "answer: missing"},
+        {"{\"instruction\":\"a\",\"output\":\"b\",\"input\":[]}", "input: found an array"},
+        {"{\"instruction\":\"a\",\"input\":\"b\"}", "output: missing"},
+        {"{\"messages\":{}}", "messages: found an object, expected an array"},
+        {"{\"messages\":[]}", "found an empty array"},
+        {"{\"messages\":[3]}", "messages[0]: found an integer"},
+        {"{\"messages\":[{\"role\":\"user\"}]}", "messages[0]: content: missing"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", "content: found an array"},
+        {"{\"messages\":[{\"role\":\"tool\",\"content\":\"\"}]}", "found 'tool', expected system"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"mask\":2}]}", "mask: found"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"mask\":\"1\"}]}",
+         "mask: found text"},
+        {"{\"conversations\":[{\"role\":\"user\",\"content\":\"\"}]}", "[0]: from: missing"},
+        {"{\"conversations\":[{\"from\":\"bot\",\"value\":\"\"}]}", "found 'bot', expected system"},
+        {"{\"input_ids\":[1]}", "labels: found nothing, expected an array"},
+        {"{\"input_ids\":[1,2],\"labels\":[1]}", "found 1 elements, expected 2"},
+        {"{\"input_ids\":[1,2],\"labels\":[1,3]}", "labels[1]: found an integer 3, expected -100"},
+        {"{\"input_ids\":[1,-2],\"labels\":[1,-2]}", "input_ids[1]"},
+        {"{\"input_ids\":[1,99999],\"labels\":[1,99999]}", "token id 99999, expected one below"},
+        {"{\"input_ids\":[],\"labels\":[]}", "found no elements"},
+        {"{\"input_ids\":[1,2],\"labels\":[1,2],\"attention_mask\":[1,0]}", "attention_mask[1]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[400];
+        snprintf(text, sizeof text, "%s%s\n%s", good, cases[i].line, good);
+        const char *file = file_of(text);
+        struct dataset_options o = small_options(&file, "plain");
+        struct dataset d;
+        struct error err = {0};
+        check_error(dataset_open(&d, &o, tokenizer, &err), &err, cases[i].names);
+        assert_non_null(strstr(err.msg, "data.jsonl:2"));
+        o.skip_bad = true;
+        check_ok(dataset_open(&d, &o, tokenizer, &err), &err);
+        assert_int_equal(d.count, 2);
+        assert_int_equal(d.bad, 1);
+        dataset_close(&d);
+    }
+}
+
+static void bad_files_are_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *names;
+    } cases[] = {
+        {"", "no examples"},
+        {" \n\n", "no examples"},
+        {"[]", "no examples"},
+        {"[", "the file ends within the array, expected an object or ']'"},
+        {"[{\"text\":\"a\"}\n", ":2: the file ends within the array, expected ',' or ']'"},
+        {"[{\"text\":\"a\"},\n]", ":2: found ']', expected an object"},
+        {"[{\"text\":\"a\"}\n{}]", ":2: found '{', expected ',' or ']'"},
+        {"[{\"text\":\"a\"}] 3", "found '3', expected nothing after the array"},
+        {"[\n3]", ":2: found '3', expected an object"},
+        {"[{\"text\":\"a", "expected '}'"},
+        {"[{\"text\":\"a\"},\n\n{\"text\":\"}\\\"]\",\"b\":[}]", ":3: not valid JSON"},
+        {"{\"prompt\":\"a\",\"completion\":\"b\"", ":1: not valid JSON"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "1 examples without a target"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *file = file_of(cases[i].text);
+        const struct dataset_options o = small_options(&file, "plain");
+        struct dataset d;
+        struct error err = {0};
+        check_error(dataset_open(&d, &o, tokenizer, &err), &err, cases[i].names);
+    }
+    const char *missing = "/nonexistent/data.jsonl";
+    const struct dataset_options o = small_options(&missing, "plain");
+    struct dataset d;
+    struct error err = {0};
+    check_error(dataset_open(&d, &o, tokenizer, &err), &err, missing);
+}
+
+static void wrong_options_are_errors(void **state)
+{
+    (void)state;
+    const char *file = file_of("{\"prompt\":\"q\",\"completion\":\"xyz\"}");
+    struct dataset_options o = small_options(&file, "plain");
+    struct dataset d;
+    struct error err = {0};
+    o.vocab = 50;
+    check_error(dataset_open(&d, &o, tokenizer, &err), &err, "vocabulary's 50");
+    o = small_options(&file, "plain");
+    strcpy(o.special.eos, "<none>");
+    check_error(dataset_open(&d, &o, tokenizer, &err), &err, "'<none>' is no token");
+    o = small_options(&file, "plain");
+    o.max_length = -1;
+    check_error(dataset_open(&d, &o, tokenizer, &err), &err, "expected at least 2");
+    o = small_options(&file, "plain");
+    check_error(dataset_open(&d, &o, NULL, &err), &err, "no tokenizer");
+    o.n_files = 0;
+    check_error(dataset_open(&d, &o, tokenizer, &err), &err, "no file");
+}
+
+static void no_memory_is_an_error_not_a_crash(void **state)
+{
+    (void)state;
+    static const char *const files[] = {DATA "/mixed.jsonl"};
+    struct dataset_options o = small_options(files, "chatml");
+    o.keep_prompts = true;
+    for (int64_t n = 1;; n++) {
+        struct dataset d, held = {0};
+        struct error err = {0};
+        mem_fail_at(n, true);
+        const bool opened = dataset_open(&d, &o, tokenizer, &err);
+        const bool ok = opened && dataset_split(&d, &held, 0.5, 1, &err);
+        mem_fail_at(0, false);
+        assert_true(ok || *err.msg);
+        dataset_close(&held);
+        if (opened) dataset_close(&d);
+        if (ok) return;
+        assert_true(n < 100000);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_examples_are_named),
+        cmocka_unit_test(bad_files_are_named),
+        cmocka_unit_test(wrong_options_are_errors),
+        cmocka_unit_test(no_memory_is_an_error_not_a_crash),
+    };
+    return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
+}
