@@ -18,8 +18,10 @@ void tokens_free(struct tokens *t);
 
 // NULL and err on failure. `where` names the source in messages. Thread-safe to use once open: encode
 // and decode keep no state but a per-call scratch.
-struct tokenizer *tokenizer_parse(const char *json, size_t size, const char *where, struct error *err);
-struct tokenizer *tokenizer_open(const char *model_dir, struct error *err); // model_dir/tokenizer.json
+struct tokenizer *tokenizer_parse(const char *json, size_t size, const char *where,
+                                  struct error *err);
+struct tokenizer *tokenizer_open(const char *model_dir,
+                                 struct error *err); // model_dir/tokenizer.json
 void tokenizer_close(struct tokenizer *t);
 
 // Appends the ids of `text` (any bytes; invalid UTF-8 is an error). Special tokens in the text become
@@ -34,6 +36,6 @@ struct buf;
 bool tokenizer_decode(const struct tokenizer *t, const int32_t *id, int64_t n, bool skip_special,
                       struct buf *out, struct error *err);
 
-int64_t tokenizer_size(const struct tokenizer *t);                   // largest id + 1
-int32_t tokenizer_id(const struct tokenizer *t, const char *token);  // -1: no such token
-const char *tokenizer_token(const struct tokenizer *t, int32_t id);  // as in the file; NULL: none
+int64_t tokenizer_size(const struct tokenizer *t);                  // largest id + 1
+int32_t tokenizer_id(const struct tokenizer *t, const char *token); // -1: no such token
+const char *tokenizer_token(const struct tokenizer *t, int32_t id); // as in the file; NULL: none

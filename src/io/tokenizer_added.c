@@ -84,9 +84,9 @@ static bool word_after(const char *text, size_t size, size_t at)
     return at < size && unicode_is_word(utf8_next(text, &at));
 }
 
-static size_t skip_spaces_left(const char *text, size_t at)
+static size_t skip_spaces_left(const char *text, size_t from, size_t at)
 {
-    while (at > 0) {
+    while (at > from) {
         const size_t start = utf8_before(text, at);
         size_t next = start;
         if (!unicode_is_space(utf8_next(text, &next))) break;
@@ -111,7 +111,8 @@ bool added_split(const struct added *a, bool normalized, const char *text, size_
                  bool special, struct ranges *out)
 {
     const struct trie *trie = normalized ? &a->normalized : &a->as_written;
-    size_t done = 0; // what lies before has its range
+    size_t done = 0;       // what lies before has its range
+    size_t spaces_end = 0; // of the last run of spaces taken: tokens within it need not look again
     for (size_t at = 0; at < size;) {
         size_t length = size - at;
         const int32_t index = trie_match(trie, text + at, &length);
@@ -125,11 +126,11 @@ bool added_split(const struct added *a, bool normalized, const char *text, size_
         if (token->special && !special) continue;
         if (token->single_word && (word_before(text, start) || word_after(text, size, end)))
             continue;
-        if (token->lstrip) {
-            start = skip_spaces_left(text, start);
-            if (start < done) start = done;
+        if (token->lstrip) start = start < done ? done : skip_spaces_left(text, done, start);
+        if (token->rstrip) {
+            if (end > spaces_end) spaces_end = skip_spaces_right(text, size, end);
+            end = spaces_end;
         }
-        if (token->rstrip) end = skip_spaces_right(text, size, end);
         if (done < start && !ranges_add(out, done, start, -1)) return false;
         if (!ranges_add(out, start, end, token->id)) return false;
         done = end;

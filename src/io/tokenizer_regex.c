@@ -183,13 +183,14 @@ void matcher_close(struct matcher *m)
     *m = (struct matcher){0};
 }
 
-static bool matcher_open(struct matcher *m)
+// The limit is on steps back: a few for each byte are honest, an exponential number is not.
+static bool matcher_open(struct matcher *m, size_t size)
 {
     if (!m->data) m->data = pcre2_match_data_create(1, NULL);
     if (!m->context) m->context = pcre2_match_context_create(NULL);
     if (!m->data || !m->context) return false;
-    pcre2_set_match_limit(m->context, 200000000); // so that no pattern runs for ever
-    pcre2_set_heap_limit(m->context, 1 << 20);    // KiB
+    pcre2_set_match_limit(m->context, size < 1 << 26 ? 10000000 + 16 * (uint32_t)size : UINT32_MAX);
+    pcre2_set_heap_limit(m->context, 1 << 20); // KiB
     return true;
 }
 
@@ -240,6 +241,6 @@ static bool split(struct matcher *m, const pcre2_code *re, const char *text, siz
 bool regex_split(struct matcher *m, const pcre2_code *re, const char *text, size_t size,
                  struct ranges *out, struct error *err)
 {
-    if (!matcher_open(m)) return no_memory(err);
+    if (!matcher_open(m, size)) return no_memory(err);
     return split(m, re, text, size, out, err);
 }

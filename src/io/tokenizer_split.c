@@ -210,7 +210,9 @@ static bool run_step(struct encoder *e, int index, struct piece p)
     if (s->kind == STEP_PREFIX) return run_prefix(e, index, p);
     if (s->kind != STEP_REPLACE) return run_split(e, index, p);
     struct buf text = {0};
-    if (!buf_reserve(&text, p.size) || !replace(&text, &e->matcher, s, p.text, p.size, e->err)) {
+    const bool ok = (buf_reserve(&text, p.size) || no_memory(e->err)) &&
+                    replace(&text, &e->matcher, s, p.text, p.size, e->err);
+    if (!ok) {
         buf_free(&text);
         return false;
     }
