@@ -49,6 +49,7 @@ struct ops {
     // The type in which activations should flow when the user asks for bf16: BF16 where products of
     // BF16 are fast, F32 where they run in F32 anyway (a conversion before each would be wasted).
     enum dtype (*bf16_activations)(void);
+    size_t (*scratch_bytes)(void); // most that the backend allocates besides what it is asked for
 
     // Memory. allocate: zeroed, 64-byte aligned, NULL when it does not fit. download waits for all
     // work before it.

@@ -68,6 +68,17 @@ static size_t dataset_bytes(const struct dataset *d)
     return d ? (size_t)d->n_tokens * token + (size_t)d->count * sizeof *d->example : 0;
 }
 
+// While the result is written one tensor is held twice: as floats and as it is stored.
+static size_t export_scratch(const struct model *m)
+{
+    size_t most = 0;
+    for (int64_t i = 0; i < m->leaves.count; i++) {
+        const size_t bytes = tensor_bytes(m->leaves.leaf[i].value);
+        if (bytes > most) most = bytes;
+    }
+    return 2 * most;
+}
+
 static void plan_memory(struct plan *p, const struct trainer *t)
 {
     const struct run *r = t->run;
@@ -77,6 +88,8 @@ static void plan_memory(struct plan *p, const struct trainer *t)
     p->by_purpose[PURPOSE_DATA] += dataset_bytes(r->data) + dataset_bytes(r->validation) +
                                    examples * 2 * sizeof(int64_t) +               // packings
                                    (size_t)t->batch_tokens * 5 * sizeof(int32_t); // batch
+    p->by_purpose[PURPOSE_SCRATCH] +=
+        t->model.setup.ops->scratch_bytes() + export_scratch(&t->model);
     for (int i = 0; i < PURPOSE_COUNT; i++) {
         p->total += p->by_purpose[i];
     }

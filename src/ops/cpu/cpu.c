@@ -50,6 +50,7 @@ size_t cpu_scratch_bytes(void)
 const struct ops cpu_ops = {
     .name = "cpu",
     .bf16_activations = bf16_activations,
+    .scratch_bytes = cpu_scratch_bytes,
     .allocate = cpu_allocate,
     .release = cpu_release,
     .upload = cpu_upload,
