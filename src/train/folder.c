@@ -73,7 +73,18 @@ static bool holds_run(const char *out, char found[256], bool *holds, struct erro
     return true;
 }
 
-bool run_folder_check(const char *out, bool resume, bool overwrite, struct error *err)
+static bool in_use(const char *out, struct error *err)
+{
+    int lock;
+    char path[PATH_SIZE];
+    if (!path_join(path, sizeof path, out, ".lock", err)) return true;
+    if (!file_exists(path)) return false; // asking must not create it
+    if (!dir_lock(&lock, out, err)) return true;
+    dir_unlock(&lock);
+    return false;
+}
+
+static bool is_free(const char *out, bool resume, bool overwrite, struct error *err)
 {
     bool holds = false;
     char found[256] = "";
@@ -84,6 +95,11 @@ bool run_folder_check(const char *out, bool resume, bool overwrite, struct error
     return fail(err,
                 "%s: holds a run already (%s); --resume goes on with it, --overwrite removes it",
                 out, found);
+}
+
+bool run_folder_check(const char *out, bool resume, bool overwrite, struct error *err)
+{
+    return is_free(out, resume, overwrite, err) && !in_use(out, err);
 }
 
 // A base model where the run writes would be removed or replaced under its feet.
@@ -105,7 +121,18 @@ static bool check_apart(const char *out, const char *model_dir, struct error *er
     return ok;
 }
 
-static bool remove_in(const char *out, bool everything, struct error *err)
+bool folder_lock(int *lock, const char *out, const char *model_dir, bool resume, bool overwrite,
+                 struct error *err)
+{
+    *lock = -1;
+    if (!is_free(out, resume, overwrite, err) || !check_apart(out, model_dir, err)) return false;
+    if (!dir_make(out, err) || !dir_lock(lock, out, err)) return false;
+    if (is_free(out, resume, overwrite, err)) return true; // nobody was faster
+    dir_unlock(lock);
+    return false;
+}
+
+bool folder_clear(const char *out, bool everything, struct error *err)
 {
     struct dir_names names;
     if (!dir_list(&names, out, err)) return false;
@@ -120,21 +147,6 @@ static bool remove_in(const char *out, bool everything, struct error *err)
     return ok;
 }
 
-bool folder_begin(int *lock, const char *out, const char *model_dir, bool resume, bool overwrite,
-                  struct error *err)
-{
-    *lock = -1;
-    if (!run_folder_check(out, resume, overwrite, err)) return false;
-    if (!check_apart(out, model_dir, err)) return false;
-    if (!dir_make(out, err) || !dir_lock(lock, out, err)) return false;
-    // Again, now that nobody else can write there.
-    if (run_folder_check(out, resume, overwrite, err) && remove_in(out, overwrite, err)) {
-        return true;
-    }
-    dir_unlock(lock);
-    return false;
-}
-
 static int newest_first(const void *a, const void *b)
 {
     const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -146,6 +158,7 @@ bool folder_checkpoints(int64_t **step, int64_t *count, const char *out, struct 
     struct dir_names names;
     *step = NULL;
     *count = 0;
+    if (!file_exists(out)) return true;
     if (!dir_list(&names, out, err)) return false;
     *step = mem_zalloc((size_t)names.count, sizeof **step);
     for (int64_t i = 0; *step && i < names.count; i++) {

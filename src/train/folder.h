@@ -6,12 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Creates and locks `out`; with overwrite removes what a run made there and nothing else, with resume
-// what a kill left half-written. model_dir must not lie where the run writes.
-bool folder_begin(int *lock, const char *out, const char *model_dir, bool resume, bool overwrite,
-                  struct error *err);
+// Creates and locks `out`, if it is still free for this run. model_dir must not lie where the run writes.
+bool folder_lock(int *lock, const char *out, const char *model_dir, bool resume, bool overwrite,
+                 struct error *err);
+// Removes what a kill left half-written; with `everything`, all that a run made, and nothing else.
+bool folder_clear(const char *out, bool everything, struct error *err);
 
-// Steps of the checkpoints in `out`, newest first. Free with mem_free.
+// Steps of the checkpoints in `out`, newest first; none where there is no `out`. Free with mem_free.
 bool folder_checkpoints(int64_t **step, int64_t *count, const char *out, struct error *err);
 // Removes those before `step` but the newest `keep` (`step` counts as one) and `best`.
 bool folder_prune(const char *out, int64_t step, int64_t keep, int64_t best, struct error *err);

@@ -117,7 +117,7 @@ struct model *trainer_model(struct trainer *t)
     return &t->model;
 }
 
-// What lies there from before a resume is counted twice, on the safe side but for the checkpoints.
+// The run's checkpoints that are there already take no new room; an old result does, on the safe side.
 static bool check_disk(const struct trainer *t, struct error *err)
 {
     struct plan p;
@@ -145,16 +145,19 @@ static bool write_options(const struct trainer *t, struct error *err)
            file_write(path, text, strlen(text), err);
 }
 
+// All that can fail for want of room comes first: an old run is removed only when the new one can start.
 static bool prepare(struct trainer *t, struct error *err)
 {
     char path[PATH_SIZE];
     const struct run *r = t->run;
     const struct model_setup *setup = &t->stage->setup;
-    if (!folder_begin(&t->lock, r->out, setup->dir, r->resume, r->overwrite, err)) return false;
-    if (!check_disk(t, err)) return false;
+    if (!run_folder_check(r->out, r->resume, r->overwrite, err) || !check_disk(t, err))
+        return false;
     if (!batch_reserve(&t->batch, t->batch_tokens, err)) return false;
     if (!model_allocate(&t->model, err)) return false;
     if (!optimizer_open(&t->optimizer, setup->ops, err)) return false;
+    if (!folder_lock(&t->lock, r->out, setup->dir, r->resume, r->overwrite, err)) return false;
+    if (!folder_clear(r->out, r->overwrite, err)) return false;
     if (r->resume && !trainer_resume(t, err)) return false;
     return write_options(t, err) && path_join(path, sizeof path, r->out, "metrics.jsonl", err) &&
            metrics_open(&t->metrics, path, t->state.step, err);

@@ -171,6 +171,54 @@ static void killed_runs_go_on(void **unused)
     toy_close(&t);
 }
 
+static void *no_memory(size_t bytes)
+{
+    (void)bytes;
+    return NULL;
+}
+
+static void raise_twice(void *user, const struct train_step *s)
+{
+    (void)user, (void)s;
+    raise(SIGTERM);
+    raise(SIGINT);
+}
+
+static void a_second_signal_stops_at_once(void **unused)
+{
+    (void)unused;
+    struct toy t;
+    int status;
+    const struct train_listener listener = {.step = raise_twice};
+    toy_open(&t);
+    t.run.listener = &listener;
+    run_in_child(&t, -1, &status);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+    assert_false(file_exists(toy_path(t.out, "checkpoint-1")));
+    toy_close(&t);
+}
+
+// What cannot start must not take away what is there.
+static void an_old_run_outlives_a_failed_start(void **unused)
+{
+    (void)unused;
+    struct toy t;
+    struct error err = {0};
+    toy_open(&t);
+    check_ok(toy_run(&t, &err), &err);
+    struct ops no_room = cpu_ops;
+    no_room.allocate = no_memory;
+    t.stage.setup.ops = &no_room;
+    t.run.overwrite = true;
+    check_error(toy_run(&t, &err), &err, "no memory");
+    assert_true(file_exists(toy_path(t.out, "model/model.safetensors")));
+    assert_true(file_exists(toy_path(t.out, "checkpoint-12/manifest.json")));
+    other_out(&t, "../never");
+    check_error(toy_run(&t, &err), &err, "no memory");
+    assert_false(file_exists(t.out));
+    toy_close(&t);
+}
+
 static int warnings;
 static char last_warning[1024];
 
@@ -293,8 +341,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_runs_go_on), // first: forks before any threads are started
-        cmocka_unit_test(stopped_runs_go_on),     cmocka_unit_test(a_damaged_checkpoint_is_skipped),
-        cmocka_unit_test(another_run_is_refused), cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(a_second_signal_stops_at_once),
+        cmocka_unit_test(stopped_runs_go_on),
+        cmocka_unit_test(an_old_run_outlives_a_failed_start),
+        cmocka_unit_test(a_damaged_checkpoint_is_skipped),
+        cmocka_unit_test(another_run_is_refused),
+        cmocka_unit_test(threads_do_not_matter),
     };
     cpu_configure(1, CPU_PRODUCTS_AUTO);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,7 +56,7 @@ static void a_run_is_not_written_over(void **unused)
     check_ok(run_folder_check(out, false, false, &err), &err);
     put("run.json");
     check_error(run_folder_check(out, false, false, &err), &err, "run.json");
-    check_error(folder_begin(&lock, out, base, false, false, &err), &err, "run.json");
+    check_error(folder_lock(&lock, out, base, false, false, &err), &err, "run.json");
     check_ok(run_folder_check(out, true, false, &err), &err);
     check_ok(run_folder_check(out, false, true, &err), &err);
     check_error(run_folder_check(out, true, true, &err), &err, "exclude");
@@ -76,7 +76,6 @@ static void overwrite_removes_a_run_and_nothing_else(void **unused)
                                          "checkpoint-1.5", "models",      "run.json.bak",
                                          "notes.tmp",      "checkpoint-x"};
     struct error err = {0};
-    int lock;
     check_ok(dir_make(out, &err), &err);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         put(files[i]);
@@ -88,14 +87,12 @@ static void overwrite_removes_a_run_and_nothing_else(void **unused)
         put(others[i]);
     }
     // A resume removes only what a kill left half-written.
-    check_ok(folder_begin(&lock, out, base, true, false, &err), &err);
-    dir_unlock(&lock);
+    check_ok(folder_clear(out, false, &err), &err);
     assert_true(file_exists(in_out("run.json")) && file_exists(in_out("checkpoint-3")));
     assert_false(file_exists(in_out("checkpoint-15.tmp")) || file_exists(in_out("run.json.tmp")));
     assert_false(file_exists(in_out("checkpoint-9.old.tmp")) || file_exists(in_out("model.tmp")));
 
-    check_ok(folder_begin(&lock, out, base, false, true, &err), &err);
-    dir_unlock(&lock);
+    check_ok(folder_clear(out, true, &err), &err);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         assert_false(file_exists(in_out(files[i])));
     }
@@ -112,10 +109,12 @@ static void two_runs_do_not_share(void **unused)
     (void)unused;
     struct error err = {0};
     int first, second;
-    check_ok(folder_begin(&first, out, base, false, false, &err), &err);
-    check_error(folder_begin(&second, out, base, true, false, &err), &err, "another run");
+    check_ok(folder_lock(&first, out, base, false, false, &err), &err);
+    check_error(folder_lock(&second, out, base, true, false, &err), &err, "another run");
+    check_error(run_folder_check(out, true, false, &err), &err, "another run");
     dir_unlock(&first);
-    check_ok(folder_begin(&second, out, base, true, false, &err), &err);
+    check_ok(run_folder_check(out, true, false, &err), &err);
+    check_ok(folder_lock(&second, out, base, true, false, &err), &err);
     dir_unlock(&second);
 }
 
@@ -128,12 +127,12 @@ static void the_base_is_never_in_the_way(void **unused)
     put_folder("model");
     char model[2048];
     snprintf(model, sizeof model, "%s/model", out);
-    check_error(folder_begin(&lock, out, model, false, true, &err), &err, "lies where");
-    check_error(folder_begin(&lock, out, out, false, false, &err), &err, "lies where");
+    check_error(folder_lock(&lock, out, model, false, true, &err), &err, "lies where");
+    check_error(folder_lock(&lock, out, out, false, false, &err), &err, "lies where");
     assert_true(file_exists(in_out("model/file")));
     put_folder("base");
     snprintf(model, sizeof model, "%s/base", out);
-    check_ok(folder_begin(&lock, out, model, false, true, &err), &err);
+    check_ok(folder_lock(&lock, out, model, false, true, &err), &err);
     dir_unlock(&lock);
 }
 
@@ -148,7 +147,7 @@ static void what_cannot_be_written_is_said(void **unused)
     snprintf(path, sizeof path, "%s/file/below", base);
     check_error(run_folder_check(path, false, false, &err), &err, "not a folder");
     int lock;
-    check_error(folder_begin(&lock, "/proc/moetune", base, false, false, &err), &err,
+    check_error(folder_lock(&lock, "/proc/moetune", base, false, false, &err), &err,
                 "/proc/moetune");
 }
 
