@@ -180,8 +180,8 @@ enum cpu_products { CPU_PRODUCTS_AUTO, CPU_PRODUCTS_BF16, CPU_PRODUCTS_F32 };
 // Threads (0: all the process may use) and the type of the matrix products on BF16 operands (AUTO: BF16
 // where the processor has AVX512-BF16 or better, else F32). Call before the first op.
 void cpu_configure(int threads, enum cpu_products products);
-// An upper bound of what the CPU backend allocates besides what it is asked for: per-thread blocks of
-// converted operands, and the library's packed ones.
+// About what the CPU backend allocates besides what it is asked for: per-thread blocks of converted
+// operands, and the library's packed ones.
 size_t cpu_scratch_bytes(void);
 // A yardstick for bench, apart from the ops: y (R,rows) = x (R,cols) w (rows,cols)^T, all BF16 or all F32, as
 // one call of the matrix library on all threads. False: it has no such product on this processor.

@@ -42,9 +42,10 @@ static enum dtype bf16_activations(void)
     return cpu_bf16_products() ? DTYPE_BF16 : DTYPE_F32;
 }
 
+// Measured with experts of 1024 x 2048 and heads of 128: 13 MB with one thread, 29 MB with two.
 size_t cpu_scratch_bytes(void)
 {
-    return (size_t)cpu_threads() * ((size_t)24 << 20);
+    return (size_t)cpu_threads() * ((size_t)15 << 20);
 }
 
 const struct ops cpu_ops = {
