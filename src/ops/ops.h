@@ -18,7 +18,8 @@
 struct matrices {
     int64_t groups, rows, cols;
     enum dtype dtype;
-    void *const *data; // (G) pointers, in host memory on a CPU, in device memory on a GPU; NULL: absent
+    void *const
+        *data; // (G) pointers, in host memory on a CPU, in device memory on a GPU; NULL: absent
 };
 
 // Which (token, slot) pairs of a route are computed, sorted by expert and by token within an expert.
@@ -41,7 +42,8 @@ struct swiglu_grads {
 
 struct adamw { // doubles: 1 - 0.999f is off by 1e-5
     double lr, beta1, beta2, eps, weight_decay;
-    double correction1, correction2; // 1 - beta^step, for the step about to be made (the first is 1)
+    double correction1,
+        correction2; // 1 - beta^step, for the step about to be made (the first is 1)
 };
 
 struct ops {
@@ -130,9 +132,38 @@ struct ops {
     //   x *= a, any floating type
     void (*scale)(struct tensor x, float a);
 
+    // What policies are made of besides. F32 or I32 columns:
+    //   y (N,S): columns [first, first + k) = x (N,k), the others stay;   y (N,k) = those of x (N,S)
+    void (*place_columns)(struct tensor y, struct tensor x, int64_t first);
+    void (*take_columns)(struct tensor y, struct tensor x, int64_t first);
+    void (*repeat_row)(struct tensor y, struct tensor row); // y (N,k): every row = row (k)
+    void (*fill)(struct tensor y, float value);             // F32
+    //   y (N,E)[n][index[n][i]] = value, for all i of index (N,k)
+    void (*put)(struct tensor y, struct tensor index, float value);
+    //   lse (N) = log of the sum of exp(z[n]);   y (N,C) += a * s[n] * x (N,C)
+    void (*logsumexp)(struct tensor lse, struct tensor z);
+    void (*add_scaled_rows)(struct tensor y, struct tensor x, struct tensor s, float a);
+    //   count (E) F32 += how many slots of index (N,S) name e
+    void (*count_slots)(struct tensor count, struct tensor index);
+    //   changed (1) F64 += how many entries of a row of index (N,S) are not among those of plain's row;
+    //   all (1) F64 += N*S
+    void (*count_changed)(struct tensor changed, struct tensor all, struct tensor index,
+                          struct tensor plain);
+    //   count (E) F32 += rows of each expert, offsets[e+1] - offsets[e]
+    void (*count_rows)(struct tensor count, struct tensor offsets);
+    //   out (1) F64 += a * <x, y>
+    void (*dot)(struct tensor out, struct tensor x, struct tensor y, double a);
+    //   b (E) += rate * sign(u - mean(u)) (sign 0 is 0), then clamped to +-limit unless limit is 0
+    void (*sign_step)(struct tensor b, struct tensor u, float rate, float limit);
+    //   Straight-through renormalisation (METHODS, "densemixer"): with w (N,E) = p / sum in the chosen
+    //   set and 0 outside, dp = (dw - <dw, w>) / sum in the set and dw / sum outside. dp may be dw.
+    void (*normalize_backward_through)(struct tensor dp, struct tensor dw, struct tensor w,
+                                       struct tensor sum);
+
     // d <- expert (N,S) I32, weight (N,S) F32: the slots with weight != 0, or those with weight == 0
-    // (for the router's gradient alone) if `zeros`.
-    void (*dispatch)(const struct dispatch *d, struct tensor expert, struct tensor weight, bool zeros);
+    // (for the router's gradient alone) if `zeros`, of the experts first .. first + count(offsets) - 2.
+    void (*dispatch)(const struct dispatch *d, struct tensor expert, struct tensor weight,
+                     bool zeros, int64_t first);
     // y (R,C) <- x (N,C): row r is x[slot[r] / S], for r < offsets[E]
     void (*gather_tokens)(struct tensor y, struct tensor x, const struct dispatch *d);
     // y (N,C) <- ys (R,C): y[n] = sum over slots s with a row, in order of s, of ys[row[n][s]];
@@ -156,6 +187,10 @@ struct ops {
     // dg may be g, du may be u, a may be da'.
     void (*swiglu_backward)(const struct swiglu_grads *out, struct tensor da, struct tensor g,
                             struct tensor u, struct tensor weight, const struct dispatch *d);
+
+    // dweight[slot[r]] = <da', silu(g) u> for the rows of d; other slots stay
+    void (*swiglu_dot)(struct tensor dweight, struct tensor da, struct tensor g, struct tensor u,
+                       const struct dispatch *d);
 
     // loss (N) F32 = logsumexp(logits[n]) - logits[n][target[n]];  logits (N,V) F32 or BF16 become
     // their own gradient, scale * (softmax - onehot), unless scale == 0 (evaluation: left as they are)

@@ -103,7 +103,7 @@ static void swiglu(struct fixture *ref, enum dtype t)
     const int64_t R = get(ref, "g").dim[0], slots = tensor_count(expert);
     const struct dispatch d = {make(DTYPE_I32, 1, 5), make(DTYPE_I32, 1, slots),
                                like(DTYPE_I32, expert)};
-    cpu_ops.dispatch(&d, expert, weight, false);
+    cpu_ops.dispatch(&d, expert, weight, false, 0);
     const struct tensor g = with_room(t, get(ref, "g")), u = with_room(t, get(ref, "u"));
     const struct tensor da = with_room(t, get(ref, "da")), a = with_room(t, get(ref, "a"));
     fill(a, NAN);

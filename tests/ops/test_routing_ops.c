@@ -77,17 +77,17 @@ static void test_dispatch(void **state)
                                tensor_1d(slot, DTYPE_I32, N * S), tensor_2d(row, DTYPE_I32, N, S)};
     const struct tensor e = tensor_2d(expert, DTYPE_I32, N, S),
                         w = tensor_2d(weight, DTYPE_F32, N, S);
-    cpu_ops.dispatch(&d, e, w, false);
+    cpu_ops.dispatch(&d, e, w, false, 0);
     assert_memory_equal(offsets, ((int32_t[]){0, 2, 5, 10, 10}), sizeof offsets);
     assert_memory_equal(slot, ((int32_t[]){8, 14, 2, 6, 13, 0, 3, 4, 7, 12}), 10 * sizeof *slot);
     for (int i = 0; i < N * S; i++) {
         assert_true(weight[i] == 0 ? row[i] == -1 : slot[row[i]] == i);
     }
-    cpu_ops.dispatch(&d, e, w, true);
+    cpu_ops.dispatch(&d, e, w, true, 0);
     assert_memory_equal(offsets, ((int32_t[]){0, 3, 4, 5, 5}), sizeof offsets);
     assert_memory_equal(slot, ((int32_t[]){1, 5, 9, 10, 11}), 5 * sizeof *slot);
     float none[N * S] = {0};
-    cpu_ops.dispatch(&d, e, tensor_2d(none, DTYPE_F32, N, S), false);
+    cpu_ops.dispatch(&d, e, tensor_2d(none, DTYPE_F32, N, S), false, 0);
     assert_memory_equal(offsets, ((int32_t[]){0, 0, 0, 0, 0}), sizeof offsets);
     assert_int_equal(row[7], -1);
 }
@@ -97,7 +97,7 @@ static void gather_and_combine(enum dtype t)
     const struct dispatch d = {make(DTYPE_I32, 1, E + 1), make(DTYPE_I32, 1, N * S),
                                make(DTYPE_I32, N, S)};
     cpu_ops.dispatch(&d, tensor_2d(expert, DTYPE_I32, N, S), tensor_2d(weight, DTYPE_F32, N, S),
-                     false);
+                     false, 0);
     const struct tensor x = random_tensor(t, N, C, 1), ys = make(t, N * S, C), y = make(t, N, C);
     cpu_ops.gather_tokens(ys, x, &d);
     for (int64_t r = 0; r < 10; r++) {

@@ -86,7 +86,7 @@ static void run_routing(enum dtype t)
     cpu_ops.normalize_forward(w, rows, w);
     const struct dispatch d = {make(DTYPE_I32, 1, E + 1), make(DTYPE_I32, 1, N * S),
                                make(DTYPE_I32, N, S)};
-    cpu_ops.dispatch(&d, index, w, false);
+    cpu_ops.dispatch(&d, index, w, false, 0);
     const struct tensor x = in(t, N, C), xs = make(t, N * S, C), u = in(t, N * S, C),
                         y = in(t, N, C);
     cpu_ops.gather_tokens(xs, x, &d);

@@ -82,8 +82,25 @@ void cpu_normalize_forward(struct tensor y, struct tensor sum, struct tensor x);
 void cpu_normalize_backward(struct tensor dx, struct tensor dy, struct tensor y, struct tensor sum);
 void cpu_sigmoid_forward(struct tensor y, struct tensor x);
 void cpu_sigmoid_backward(struct tensor dx, struct tensor dy, struct tensor y);
+// policy.c
+void cpu_place_columns(struct tensor y, struct tensor x, int64_t first);
+void cpu_take_columns(struct tensor y, struct tensor x, int64_t first);
+void cpu_repeat_row(struct tensor y, struct tensor row);
+void cpu_fill(struct tensor y, float value);
+void cpu_put(struct tensor y, struct tensor index, float value);
+void cpu_logsumexp(struct tensor lse, struct tensor z);
+void cpu_add_scaled_rows(struct tensor y, struct tensor x, struct tensor s, float a);
+void cpu_count_slots(struct tensor count, struct tensor index);
+void cpu_count_changed(struct tensor changed, struct tensor all, struct tensor index,
+                       struct tensor plain);
+void cpu_count_rows(struct tensor count, struct tensor offsets);
+void cpu_dot(struct tensor out, struct tensor x, struct tensor y, double a);
+void cpu_sign_step(struct tensor b, struct tensor u, float rate, float limit);
+void cpu_normalize_backward_through(struct tensor dp, struct tensor dw, struct tensor w,
+                                    struct tensor sum);
 // dispatch.c
-void cpu_dispatch(const struct dispatch *d, struct tensor expert, struct tensor weight, bool zeros);
+void cpu_dispatch(const struct dispatch *d, struct tensor expert, struct tensor weight, bool zeros,
+                  int64_t first);
 void cpu_gather_tokens(struct tensor y, struct tensor x, const struct dispatch *d);
 void cpu_combine_slots(struct tensor y, struct tensor ys, const struct dispatch *d,
                        bool accumulate);
@@ -95,6 +112,8 @@ void cpu_swiglu_forward(struct tensor a, struct tensor g, struct tensor u, struc
                         const struct dispatch *d);
 void cpu_swiglu_backward(const struct swiglu_grads *out, struct tensor da, struct tensor g,
                          struct tensor u, struct tensor weight, const struct dispatch *d);
+void cpu_swiglu_dot(struct tensor dweight, struct tensor da, struct tensor g, struct tensor u,
+                    const struct dispatch *d);
 // cross_entropy.c
 void cpu_cross_entropy(struct tensor loss, struct tensor logits, struct tensor targets,
                        float scale);

@@ -5,24 +5,32 @@
 
 #include <assert.h>
 
-void cpu_dispatch(const struct dispatch *d, struct tensor expert, struct tensor weight, bool zeros)
+// The expert of a slot that gets a row, counted from `first`; -1 for the other slots.
+static int64_t expert_of(struct tensor expert, struct tensor weight, int64_t i, bool zeros,
+                         int64_t first, int64_t E)
+{
+    const int64_t e = data_i32(expert)[i] - first;
+    return e >= 0 && e < E && (data_f32(weight)[i] == 0.0f) == zeros ? e : -1;
+}
+
+void cpu_dispatch(const struct dispatch *d, struct tensor expert, struct tensor weight, bool zeros,
+                  int64_t first)
 {
     const int64_t E = tensor_count(d->offsets) - 1, slots = tensor_count(expert);
     int32_t *offset = data_i32(d->offsets), *slot = data_i32(d->slot), *row = data_i32(d->row);
     memset(offset, 0, (size_t)(E + 1) * sizeof *offset);
     for (int64_t i = 0; i < slots; i++) {
-        const int64_t e = data_i32(expert)[i];
-        assert(e >= 0 && e < E);
-        if ((data_f32(weight)[i] == 0.0f) == zeros) offset[e + 1]++;
+        const int64_t e = expert_of(expert, weight, i, zeros, first, E);
+        if (e >= 0) offset[e + 1]++;
     }
     for (int64_t e = 0; e < E; e++) {
         offset[e + 1] += offset[e];
     }
     assert(offset[E] <= tensor_count(d->slot));
     for (int64_t i = 0; i < slots; i++) { // offset[e] moves to where expert e + 1 begins
-        const bool has_row = (data_f32(weight)[i] == 0.0f) == zeros;
-        const int32_t r = has_row ? offset[data_i32(expert)[i]]++ : -1;
-        if (has_row) slot[r] = (int32_t)i;
+        const int64_t e = expert_of(expert, weight, i, zeros, first, E);
+        const int32_t r = e >= 0 ? offset[e]++ : -1;
+        if (e >= 0) slot[r] = (int32_t)i;
         if (row) row[i] = r;
     }
     memmove(offset + 1, offset, (size_t)E * sizeof *offset);

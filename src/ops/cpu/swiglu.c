@@ -75,12 +75,11 @@ static double backward_block(const struct swiglu_grads *out, struct tensor da, s
     return sum;
 }
 
-void cpu_swiglu_backward(const struct swiglu_grads *out, struct tensor da, struct tensor g,
-                         struct tensor u, struct tensor weight, const struct dispatch *d)
+static void backward_rows(const struct swiglu_grads *out, struct tensor da, struct tensor g,
+                          struct tensor u, struct tensor weight, const struct dispatch *d)
 {
     const int64_t R = row_count(g, d), F = g.dim[1];
     assert(R <= g.dim[0] && R <= da.dim[0] && R <= u.dim[0]);
-    if (out->dweight.data) cpu_zero(out->dweight);
 #pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (R * F > SMALL_WORK / 4)
     for (int64_t r = 0; r < R; r++) {
         const float w = weight.data ? data_f32(weight)[slot_of(d, r)] : 1.0f;
@@ -90,4 +89,19 @@ void cpu_swiglu_backward(const struct swiglu_grads *out, struct tensor da, struc
         }
         if (out->dweight.data) data_f32(out->dweight)[slot_of(d, r)] = (float)dot;
     }
+}
+
+void cpu_swiglu_backward(const struct swiglu_grads *out, struct tensor da, struct tensor g,
+                         struct tensor u, struct tensor weight, const struct dispatch *d)
+{
+    if (out->dweight.data) cpu_zero(out->dweight);
+    backward_rows(out, da, g, u, weight, d);
+}
+
+void cpu_swiglu_dot(struct tensor dweight, struct tensor da, struct tensor g, struct tensor u,
+                    const struct dispatch *d)
+{
+    const struct tensor none = tensor_absent();
+    const struct swiglu_grads out = {none, none, none, dweight};
+    backward_rows(&out, da, g, u, none, d);
 }
