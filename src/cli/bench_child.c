@@ -63,13 +63,12 @@ static void step(struct model *m, struct optimizer *o, const struct batch *b, in
     const struct train_options t = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1};
     model_forward(m, b, NULL, true);
     model_loss(m, b, 1.0F / (float)b->supervised);
-    if (state && r->loss) r->loss(state);
     model_backward(m, b);
     if (state && r->after_micro_batch) r->after_micro_batch(state);
     model_take_loss(m);
     const double norm = optimizer_grad_norm(o, &m->leaves);
     optimizer_update(o, &m->leaves, &t, 1e-5, optimizer_clip_scale(norm, t.clip), n);
-    if (state && r->after_step) r->after_step(state);
+    if (state && r->after_step) r->after_step(state, true);
     optimizer_zero_grad(o, &m->leaves);
 }
 

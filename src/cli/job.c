@@ -53,6 +53,22 @@ static bool check_options(const struct options *o, struct error *err)
     return true;
 }
 
+// One stage a phase, over the same model; the first of two has --phase1-epochs.
+static bool open_stages(struct job *j, const struct options *o, struct error *err)
+{
+    const struct run_config *c = &o->config;
+    struct model_setup setup;
+    if (!setup_model(&setup, o, true, err)) return false;
+    j->n_stages = setup.routing->phases ? setup.routing->phases(&setup.routing_options) : 1;
+    for (int64_t i = 0; i < j->n_stages; i++) {
+        const bool first = j->n_stages > 1 && i == 0;
+        j->stage[i] = (struct stage){
+            .name = first ? "the bias learns" : c->routing, .setup = setup, .options = c->train};
+        if (first) j->stage[i].options.epochs = setup.routing_options.phase1_epochs;
+    }
+    return true;
+}
+
 static bool open_parts(struct job *j, struct options *o, const char *out,
                        const struct train_listener *listener, struct error *err)
 {
@@ -62,12 +78,11 @@ static bool open_parts(struct job *j, struct options *o, const char *out,
     if (!check_options(o, err) || !text_open(&j->text, o, err) || !open_data(j, o, err))
         return false;
     o->config.train.seed = (uint64_t)c->seed;
-    j->stage[0] = (struct stage){.name = c->routing, .options = c->train};
-    if (!setup_model(&j->stage[0].setup, o, true, err) || !dump_options(j, o, err)) return false;
+    if (!open_stages(j, o, err) || !dump_options(j, o, err)) return false;
     j->run = (struct run){
         .out = out,
         .stage = j->stage,
-        .n_stages = 1,
+        .n_stages = j->n_stages,
         .data = &j->data,
         .validation = j->validation.count ? &j->validation : NULL,
         .save_every = c->save_every,

@@ -7,7 +7,8 @@
 struct job {
     struct text_setup text;
     struct dataset data, validation;
-    struct stage stage[1]; // a run is a list of stages; routing and tuning here need one
+    struct stage stage[2]; // a run is a list of stages: one for each phase of the routing
+    int64_t n_stages;
     struct run run;
     char *options, *deciding; // JSON texts; jansson's own allocations
     struct trainer *trainer;

@@ -16,6 +16,7 @@ enum {
     BENCH = 1 << COMMAND_BENCH,
     TRAINING = TRAIN | PLAN,
     RUNNING = TRAINING | EVAL | GENERATE | DUMP, // open a whole model
+    ROUTED = RUNNING | BENCH, // a routing's own options
     READING = TRAINING | EVAL | INSPECT,         // read examples
     ALL = (1 << COMMAND_COUNT) - 1
 };
@@ -25,6 +26,16 @@ static const char *const products[] = {"auto", "bf16", "f32", NULL}; // enum cpu
 static const char *const loss_on[] = {"assistant", "all", "last", NULL};
 static const char *const too_long[] = {"drop", "cut-left", "cut-right", "refuse", NULL};
 static const char *const schedules[] = {"constant", "linear", "cosine", "cosine-floor", NULL};
+// The enums of routing/routing.h.
+static const char *const bias_in[] = {"default", "selection", "logits", NULL};
+static const char *const bias_sign[] = {"sparsify", "balance", NULL};
+static const char *const bias_usage[] = {"soft", "count", NULL};
+static const char *const bias_every[] = {"step", "micro-batch", NULL};
+static const char *const presets[] = {"paper", "released", NULL};
+static const char *const choices_by[] = {"lowest-bias", "highest-bias", "least-used", "most-used",
+                                         NULL};
+static const char *const gates[] = {"router", "sigmoid", "softmax", "one", NULL};
+static const char *const shares[] = {"bias-std", "usage-gini", NULL};
 static const char *const tasks[] = {"loss", "exact", NULL};
 static const char *const exports[] = {"last", "best", NULL};                // enum export_choice
 static const char *const stored[] = {"config", "f32", "bf16", "f16", NULL}; // cmd_init.c
@@ -138,6 +149,78 @@ const struct option option_table[] = {
     {"routing", OPTION_NAMES, GROUP_ROUTING, BENCH, FIELD(routings), "topk",
      .help = "routings to measure, each with every tuning:",
      .unit = "LIST", .registry = &routing_registry},
+
+    {"aux-coef", OPTION_REAL, GROUP_ROUTING, ROUTED, FIELD(routing_options.aux_coef), "-1",
+     .help = "weight of the load-balancing loss, with any routing; -1: the checkpoint's for aux, else 0",
+     .unit = "X", .min = -1, .max = 1e6, .decides = true},
+    {"z-coef", OPTION_REAL, GROUP_ROUTING, ROUTED, FIELD(routing_options.z_coef), "0",
+     .help = "weight of the router's z-loss, with any routing",
+     .unit = "X", .max = 1e6, .decides = true},
+    {"bias-in", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_in), "default",
+     .help = "where the bias enters: the choice alone, or the logits; default: selection, or logits "
+             "under the preset released",
+     .choices = bias_in, .decides = true},
+    {"bias-rate", OPTION_REAL, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_rate), "1e-3",
+     .help = "how far the bias moves in a step (phase 1 of condenser)",
+     .unit = "RATE", .max = 1e3, .decides = true},
+    {"bias-sign", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_sign), "sparsify",
+     .help = "busy experts get busier, or less busy",
+     .choices = bias_sign, .decides = true},
+    {"bias-usage", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_usage), "soft",
+     .help = "what the bias follows: the sum of probabilities, or the number of tokens",
+     .choices = bias_usage, .decides = true},
+    {"bias-every", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_every), "step",
+     .help = "when the bias moves",
+     .choices = bias_every, .decides = true},
+    {"bias-limit", OPTION_REAL, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_limit), "0",
+     .help = "the bias stays within +-X; 0: no limit",
+     .unit = "X", .max = 1e6, .decides = true},
+    {"bias-file", OPTION_TEXT, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_file), NULL,
+     .help = "moe_bias_states.json to start from; for condenser it takes the place of phase 1",
+     .unit = "FILE", .decides = true},
+    {"phase1-epochs", OPTION_REAL, GROUP_ROUTING, TRAINING, FIELD(routing_options.phase1_epochs), "1",
+     .help = "condenser: passes over the data in which the bias is learnt; phase 2 has --epochs",
+     .unit = "N", .min = 1e-9, .max = 1e6, .decides = true},
+    {"phase2-rate", OPTION_REAL, GROUP_ROUTING, ROUTED, FIELD(routing_options.phase2_rate), "5e-5",
+     .help = "condenser: how far the bias moves in a step of phase 2",
+     .unit = "RATE", .max = 1e3, .decides = true},
+    {"condenser-preset", OPTION_CHOICE, GROUP_ROUTING, ROUTED,
+     FIELD(routing_options.condenser_preset), "paper",
+     .help = "paper: a token still runs K experts; released: the condensers come on top",
+     .choices = presets, .decides = true},
+    {"condenser-count", OPTION_TEXT, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_count), "2",
+     .help = "condensers of a layer: one number, or one for each MoE layer",
+     .unit = "N,...", .decides = true},
+    {"condenser-thirds", OPTION_TEXT, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_thirds),
+     NULL,
+     .help = "condensers of an early, a middle and a late layer",
+     .unit = "N,N,N", .decides = true},
+    {"condenser-total", OPTION_INT, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_total), "0",
+     .help = "condensers of all layers together, shared out by --condenser-share; 0: by count",
+     .unit = "N", .max = 1e6, .decides = true},
+    {"condenser-max", OPTION_INT, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_max), "4",
+     .help = "condensers of a layer at most, under --condenser-total",
+     .unit = "N", .min = 1, .max = 4096, .decides = true},
+    {"condenser-share", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_share),
+     "bias-std",
+     .help = "by what --condenser-total is shared out",
+     .choices = shares, .decides = true},
+    {"condenser-gini-power", OPTION_REAL, GROUP_ROUTING, ROUTED,
+     FIELD(routing_options.condenser_gini_power), "1",
+     .help = "usage-gini: the power q of the Gini coefficient",
+     .unit = "Q", .max = 100, .decides = true},
+    {"condenser-choice", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_choice),
+     "lowest-bias",
+     .help = "which experts become condensers",
+     .choices = choices_by, .decides = true},
+    {"condenser-experts", OPTION_TEXT, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_experts),
+     NULL,
+     .help = "forced_experts_records.json that names them; takes the place of phase 1",
+     .unit = "FILE", .decides = true},
+    {"condenser-gate", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_gate),
+     "router",
+     .help = "a condenser's gate: its router probability, a sigmoid or softmax of its own, or 1",
+     .choices = gates, .decides = true},
 
     {"tuning", OPTION_NAME, GROUP_TUNING, TRAINING | DUMP, FIELD(tuning), "full",
      .help = "which weights learn, and in what shape:",

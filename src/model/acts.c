@@ -23,6 +23,10 @@ static void layout_kept(struct layer_acts *l, struct arena *m, const struct mode
     if (!layer->moe) return;
     const int64_t S = model->setup.routing->slots(model->routing_state, layer->index, training);
     l->z = arena_2d(m, DTYPE_F32, N, c->n_experts);
+    l->active = S;
+    if (training && model->setup.routing->active) {
+        l->active = model->setup.routing->active(model->routing_state, layer->index);
+    }
     l->route.expert = arena_2d(m, DTYPE_I32, N, S);
     l->route.weight = arena_2d(m, DTYPE_F32, N, S);
 }
@@ -60,10 +64,10 @@ static void layout_mlp(struct layer_acts *l, struct arena *m, const struct model
         l->up = arena_2d(m, A, N, c->dense_width);
         return;
     }
-    const int64_t S = l->route.expert.dim[1], R = N * S;
+    const int64_t R = N * l->active;
     l->dispatch.offsets = arena_1d(m, DTYPE_I32, c->n_experts + 1);
     l->dispatch.slot = arena_1d(m, DTYPE_I32, R);
-    l->dispatch.row = arena_2d(m, DTYPE_I32, N, S);
+    l->dispatch.row = arena_2d(m, DTYPE_I32, N, l->route.expert.dim[1]);
     l->gate = arena_2d(m, A, R, c->expert_width);
     l->up = arena_2d(m, A, R, c->expert_width);
     if (!layer->shared.gate.groups) return;
@@ -117,10 +121,10 @@ static struct widest widest_layer(const struct acts *a, const struct model *m, i
             w.hidden = max64(w.hidden, N * c->dense_width);
             continue;
         }
-        const int64_t S = a->layer[l].route.expert.dim[1];
-        w.slots = max64(w.slots, S);
-        w.rows = max64(w.rows, N * S);
-        w.hidden = max64(w.hidden, N * S * c->expert_width);
+        const int64_t active = a->layer[l].active;
+        w.slots = max64(w.slots, a->layer[l].route.expert.dim[1]);
+        w.rows = max64(w.rows, N * active);
+        w.hidden = max64(w.hidden, N * active * c->expert_width);
         w.hidden = max64(w.hidden, N * c->shared_width);
         w.shared |= layer->shared.gate.groups > 0;
     }

@@ -9,6 +9,7 @@ struct layer_acts {
     struct tensor x;    // (N,C) A: the block's input. Kept even under recomputation, like
     struct tensor z;    // (N,E) F32: router logits
     struct route route; // and the choices, which are never made again
+    int64_t active; // at most so many slots of a token have a weight that is not 0; R = N * active
 
     struct tensor n1, rstd1;      // (N,C) normed input; (N)
     struct tensor q_raw, k_raw;   // projections before norm or clip; data NULL where neither is

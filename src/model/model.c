@@ -112,6 +112,12 @@ static void layout_caches(struct model *m, struct arena *a)
     }
 }
 
+static bool check_routing(const struct model *m, struct error *err)
+{
+    const struct model_setup *s = &m->setup;
+    return !s->routing->check || s->routing->check(&s->routing_options, &m->config, err);
+}
+
 // Everything that lives as long as the model.
 static bool layout_state(struct model *m, struct error *err)
 {
@@ -126,9 +132,12 @@ static bool layout_state(struct model *m, struct error *err)
                           a, &m->leaves, err)) {
         return false;
     }
+    router_losses_open(&m->router_losses, s->ops, &m->config, s->routing, &s->routing_options,
+                       s->max_tokens, a);
     weights_bind(m, a);
     a->purpose = PURPOSE_DATA;
     m->loss_sum = arena_1d(a, DTYPE_F64, 1);
+    m->usage = arena_2d(a, DTYPE_F32, m->config.n_layers, m->config.n_experts);
     a->purpose = PURPOSE_ACTIVATIONS;
     layout_caches(m, a);
     a->purpose = PURPOSE_DATA;
@@ -182,8 +191,9 @@ bool model_open(struct model *m, const struct model_setup *s, struct error *err)
     for (int64_t l = 0; l < m->config.n_layers; l++) {
         layer_each_bank(&m->layer[l], set_tuning, m);
     }
+    m->router_loss_weight = 1;
     find_first_learning(m);
-    if (!layout_state(m, err)) {
+    if (!check_routing(m, err) || !layout_state(m, err)) {
         model_close(m);
         return false;
     }
@@ -238,6 +248,38 @@ double model_take_loss(struct model *m)
     m->setup.ops->download(&sum, m->loss_sum.data, sizeof sum);
     m->setup.ops->zero(m->loss_sum);
     return sum;
+}
+
+double model_take_router_loss(struct model *m)
+{
+    return router_losses_on(&m->router_losses) ? router_losses_take(&m->router_losses) : 0;
+}
+
+void model_take_usage(struct model *m, float *usage)
+{
+    m->setup.ops->download(usage, m->usage.data, tensor_bytes(m->usage));
+    m->setup.ops->zero(m->usage);
+}
+
+static void router_row(void *user, int64_t layer, int64_t expert, float *row)
+{
+    struct model *m = user;
+    const struct matrices *w = &m->layer[layer].router.value;
+    const size_t bytes = (size_t)w->cols * dtype_size(w->dtype);
+    const char *data = m->weights.weight[m->layer[layer].router.source[0].weight].value.data;
+    char raw[sizeof(float)];
+    for (int64_t c = 0; c < w->cols; c++) {
+        const size_t size = dtype_size(w->dtype);
+        m->setup.ops->download(raw, data + (size_t)expert * bytes + (size_t)c * size, size);
+        dtype_convert(&row[c], DTYPE_F32, raw, w->dtype, 1);
+    }
+}
+
+bool model_begin_phase(struct model *m, int64_t phase, struct error *err)
+{
+    const struct routing *r = m->setup.routing;
+    const struct router_rows rows = {m, router_row};
+    return !m->routing_state || !r->begin || r->begin(m->routing_state, phase, &rows, err);
 }
 
 struct tensor model_router_logits(const struct model *m, int64_t layer)

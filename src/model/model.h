@@ -5,13 +5,15 @@
 #include "io/packing.h"
 #include "model/config.h"
 #include "ops/ops.h"
+#include "routing/losses.h"
 #include "routing/routing.h"
 #include "tuning/tuning.h"
 
 struct model_setup {
     const char *dir;
     const struct ops *ops;
-    enum dtype dtype; // BF16: activations and products as the backend does them best; F32: all of it
+    enum dtype
+        dtype; // BF16: activations and products as the backend does them best; F32: all of it
     const struct routing *routing;
     struct routing_options routing_options;
     const struct tuning *tuning; // NULL: nothing learns (evaluation, generation)
@@ -34,13 +36,16 @@ struct model {
     struct layer *layer; // (n_layers)
     struct acts *acts;
     struct bank head_bank;
-    struct arena state, work;    // masters, gradients, moments; activations and scratch
-    size_t plan[PURPOSE_COUNT];  // bytes of both, at the largest batch
-    struct tensor loss_sum;      // (1) F64 on the backend: sum of the losses of supervised tokens
-    struct tensor rope;          // (P, rotary) F32: cosines and sines
-    int32_t *host;               // (2 * max_tokens) for compacting targets
+    struct arena state, work;   // masters, gradients, moments; activations and scratch
+    size_t plan[PURPOSE_COUNT]; // bytes of both, at the largest batch
+    struct tensor loss_sum;     // (1) F64 on the backend: sum of the losses of supervised tokens
+    struct router_losses router_losses;
+    double router_loss_weight; // of the micro-batch under way: its share of the step's tokens
+    struct tensor usage;       // (L,E) F32: rows that each expert got in training, until taken
+    struct tensor rope;        // (P, rotary) F32: cosines and sines
+    int32_t *host;             // (2 * max_tokens) for compacting targets
     int64_t embedding, final_norm, head; // weight indices (head == embedding when tied)
-    int64_t first_learning;      // the backward pass ends at this layer; -1: at the embedding
+    int64_t first_learning; // the backward pass ends at this layer; -1: at the embedding
 };
 
 // Reads the folder, checks every name and shape, attaches tuning and routing, and measures: after this
@@ -60,7 +65,12 @@ void model_loss(struct model *m, const struct batch *b, float scale);
 // After model_loss with a scale: the rest of the backward pass; leaf gradients +=.
 void model_backward(struct model *m, const struct batch *b);
 void model_zero_grad(struct model *m);
-double model_take_loss(struct model *m); // downloads loss_sum and sets it to 0
+double model_take_loss(struct model *m);        // downloads loss_sum and sets it to 0
+double model_take_router_loss(struct model *m); // the same for the router's losses; 0 without
+// usage (L,E) into host memory, and sets it to 0; rows of dense layers are 0.
+void model_take_usage(struct model *m, float *usage);
+// The routing's phase begins (routing.h).
+bool model_begin_phase(struct model *m, int64_t phase, struct error *err);
 
 // After a forward: logits (n_rows, V) F32 in host memory, of the given rows of the batch.
 void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *logits);

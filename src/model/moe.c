@@ -37,7 +37,8 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
     }
     const struct dispatch *d = &a->dispatch;
     const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
-    o->dispatch(d, a->route.expert, a->route.weight, false);
+    o->dispatch(d, a->route.expert, a->route.weight, false, 0);
+    if (route_again && m->acts->training) model_count_layer(m, l->index, a->z, d->offsets);
     o->gather_tokens(rows, a->n2, d);
     linear_forward(o, &l->experts.gate, a->gate, rows, d->offsets);
     linear_forward(o, &l->experts.up, a->up, rows, d->offsets);
@@ -69,6 +70,41 @@ static void experts_backward(struct model *m, struct mlp *p, struct layer_acts *
     o->combine_slots(dx, rows, d, false);
 }
 
+// Matrices [first, first + n) of a bank.
+static struct bank some_groups(const struct bank *b, int64_t first, int64_t n)
+{
+    struct bank part = *b;
+    part.first_group = first;
+    part.groups = part.value.groups = n;
+    part.value.data = b->value.data + first;
+    return part;
+}
+
+// Slots of weight 0 owe the router their dweight = <dA', silu(g) u> and nothing else: two products in and
+// one back, for as many experts at a time as fit where the layer's own rows lay.
+static void zero_slots_backward(struct model *m, const struct mlp *p, struct layer_acts *a,
+                                struct tensor dweight, struct tensor dy)
+{
+    const struct ops *o = m->setup.ops;
+    const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
+    const int64_t E = m->config.n_experts, step = a->active;
+    for (int64_t first = 0; first < E; first += step) {
+        const int64_t n = E - first < step ? E - first : step;
+        const struct bank gate = some_groups(&p->gate, first, n);
+        const struct bank up = some_groups(&p->up, first, n),
+                          down = some_groups(&p->down, first, n);
+        struct dispatch d = a->dispatch;
+        d.offsets.dim[0] = n + 1;
+        o->dispatch(&d, a->route.expert, a->route.weight, true, first);
+        o->gather_tokens(rows, a->n2, &d);
+        linear_forward(o, &gate, a->gate, rows, d.offsets);
+        linear_forward(o, &up, a->up, rows, d.offsets);
+        o->gather_tokens(rows, dy, &d);
+        linear_dinput(o, &down, hidden, rows, d.offsets, false);
+        o->swiglu_dot(dweight, hidden, a->gate, a->up, &d);
+    }
+}
+
 void moe_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dx,
                   struct tensor dy)
 {
@@ -76,9 +112,13 @@ void moe_backward(struct model *m, struct layer *l, struct layer_acts *a, struct
     const struct tensor dweight =
         tensor_2d(m->acts->dweight.data, DTYPE_F32, dy.dim[0], a->route.expert.dim[1]);
     experts_backward(m, &l->experts, a, dweight, dx, dy);
+    if (m->setup.routing->zero_slots) zero_slots_backward(m, &l->experts, a, dweight, dy);
     const struct route_input in = route_input(m, l, a);
     const struct tensor dz = m->acts->dz, all = tensor_absent();
     m->setup.routing->backward(m->routing_state, dz, dx, dweight, &a->route, &in);
+    if (router_losses_on(&m->router_losses)) {
+        router_losses_backward(&m->router_losses, dz, a->z, m->router_loss_weight);
+    }
     linear_dweight(o, &l->router, dz, a->n2, all);
     linear_dinput(o, &l->router, dx, dz, all, true);
 }

@@ -29,6 +29,15 @@ int64_t model_upload_targets(struct model *m, const struct batch *b)
     return n;
 }
 
+void model_count_layer(struct model *m, int64_t layer, struct tensor z, struct tensor offsets)
+{
+    const struct tensor usage = tensor_rows(m->usage, layer, 1);
+    m->setup.ops->count_rows(usage, offsets);
+    if (router_losses_on(&m->router_losses)) {
+        router_losses_layer(&m->router_losses, z, offsets, m->router_loss_weight);
+    }
+}
+
 void model_forward(struct model *m, const struct batch *b, const int32_t *cache_row, bool training)
 {
     const struct ops *o = m->setup.ops;
@@ -38,12 +47,15 @@ void model_forward(struct model *m, const struct batch *b, const int32_t *cache_
     acts_layout(a, &m->work, m, b->n, training);
     a->cached = cache_row != NULL;
     upload_batch(m, b, cache_row);
+    const bool router_losses = training && router_losses_on(&m->router_losses);
+    if (router_losses) router_losses_begin(&m->router_losses);
     o->embedding_forward(a->layer[0].x, weight_value(m, m->embedding), a->ids);
     for (int64_t l = 0; l < L; l++) {
         attention_block_forward(m, &m->layer[l], &a->layer[l]);
         const struct tensor y = l + 1 < L ? a->layer[l + 1].x : a->x_last;
         mlp_block_forward(m, &m->layer[l], &a->layer[l], y, true);
     }
+    if (router_losses) router_losses_end(&m->router_losses, b->n, m->router_loss_weight);
     o->rmsnorm_forward(a->final, a->final_rstd, a->x_last, weight_value(m, m->final_norm),
                        m->config.norm_eps);
 }

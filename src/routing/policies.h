@@ -2,4 +2,5 @@
 #pragma once
 #include "routing/routing.h"
 
-extern const struct routing routing_topk;
+extern const struct routing routing_topk, routing_aux, routing_bias, routing_condenser,
+    routing_densemixer;

@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-const struct routing *const routings[] = {&routing_topk, NULL};
+const struct routing *const routings[] = {&routing_topk,      &routing_aux,        &routing_bias,
+                                          &routing_condenser, &routing_densemixer, NULL};
 
 const struct routing *routing_find(const char *name, struct error *err)
 {

@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/leaf.h"
+#include "io/json.h"
 #include "model/config.h"
 #include "ops/ops.h"
 
@@ -28,23 +29,73 @@ struct route_input {
     bool training;      // false in evaluation and generation: no counting, no state changes
 };
 
-// What the user chose; every field an option of the command line.
+// What the user chose; every field an option of the command line (METHODS, "Routing").
+enum bias_in {
+    BIAS_IN_DEFAULT,
+    BIAS_IN_SELECTION,
+    BIAS_IN_LOGITS
+}; // by the preset; else selection
+enum bias_sign { BIAS_SPARSIFY, BIAS_BALANCE };
+enum bias_usage { BIAS_USAGE_SOFT, BIAS_USAGE_COUNT };
+enum bias_every { BIAS_EVERY_STEP, BIAS_EVERY_MICRO_BATCH };
+enum condenser_preset { CONDENSER_PAPER, CONDENSER_RELEASED };
+enum condenser_choice {
+    CHOICE_LOWEST_BIAS,
+    CHOICE_HIGHEST_BIAS,
+    CHOICE_LEAST_USED,
+    CHOICE_MOST_USED
+};
+enum condenser_gate { CONDENSER_ROUTER, CONDENSER_SIGMOID, CONDENSER_SOFTMAX, CONDENSER_ONE };
+enum condenser_share { SHARE_BIAS_STD, SHARE_USAGE_GINI };
+
 struct routing_options {
-    int unused; // topk has none
+    double aux_coef, z_coef; // of the router's losses; below 0: the routing's default
+    int bias_in, bias_sign, bias_usage, bias_every;
+    double bias_rate, bias_limit; // limit 0: none
+    const char *bias_file; // moe_bias_states.json to start from; condenser: instead of phase 1
+    double phase1_epochs, phase2_rate;
+    int condenser_preset, condenser_choice, condenser_gate, condenser_share;
+    const char *condenser_count;  // "2", or one number for each MoE layer: "2,2,4"
+    const char *condenser_thirds; // "1,2,3": early, middle and late layers; NULL: condenser_count
+    int64_t condenser_total;      // shared out over the layers by condenser_share; 0: no total
+    int64_t condenser_max;        // of a layer, under a total
+    double condenser_gini_power;  // q in gini(usage)^q
+    const char
+        *condenser_experts; // a file that names them (forced_experts_records.json); NULL: chosen
 };
 
 struct routing_state; // owned by the policy
 
+// What a policy may ask of the model when a phase begins: a copy of a row of the router's weight.
+struct router_rows {
+    void *user;
+    void (*get)(void *user, int64_t layer, int64_t expert, float *row); // (C)
+};
+
 struct routing {
     const char *name, *help;
+    bool needs_aux; // the coefficient of the load-balancing loss is the checkpoint's unless given
+    // Checks options that need no model; NULL: nothing to check.
+    bool (*check)(const struct routing_options *r, const struct model_config *c, struct error *err);
+    // How many phases a run has (condenser: 2, or 1 after a bias file); NULL: 1.
+    int64_t (*phases)(const struct routing_options *r);
     // Per-layer buffers (bias, counts, condensers) in the arena and leaves of its own (a condenser's
     // gate). max_tokens: the largest N of a call. Runs with a measuring arena, then a placing one.
     bool (*open)(struct routing_state **st, const struct ops *o, const struct model_config *c,
                  const struct routing_options *r, int64_t max_tokens, struct arena *a,
                  struct leaves *out, struct error *err);
     void (*close)(struct routing_state *st);
-    int64_t (*slots)(const struct routing_state *st, int64_t layer, bool training); // S of this layer
-    // route <- input. Written in ops, so one policy runs on every backend.
+    // A phase (from 0) begins, after the one before it has ended; not called on a resume. NULL: nothing.
+    bool (*begin)(struct routing_state *st, int64_t phase, const struct router_rows *rows,
+                  struct error *err);
+    // The route may hold slots of weight 0, which the backward pass owes their dweight; at most `active`
+    // slots of a token have another weight (NULL: all).
+    bool zero_slots;
+    int64_t (*active)(const struct routing_state *st, int64_t layer);
+    // S of this layer; before the arena is placed the largest it can become.
+    int64_t (*slots)(const struct routing_state *st, int64_t layer, bool training);
+    // route <- input. Written in ops, so one policy runs on every backend. in->z may be changed: it is
+    // kept as the policy left it (a bias in the logits).
     void (*select)(struct routing_state *st, const struct route *route,
                    const struct route_input *in);
     // dz (N,E) overwritten, dx (N,C) += (F32 or activations' type), from dweight (N,S),
@@ -52,10 +103,13 @@ struct routing {
     void (*backward)(struct routing_state *st, struct tensor dz, struct tensor dx,
                      struct tensor dweight, const struct route *route,
                      const struct route_input *in);
-    // A loss over all layers of the micro-batch, its gradient to be added by backward(); NULL: none.
-    double (*loss)(struct routing_state *st);
     void (*after_micro_batch)(struct routing_state *st); // NULL: nothing
-    void (*after_step)(struct routing_state *st);        // NULL: nothing; moves the bias
+    // Moves the bias; not applied: the step was skipped, and what it counted is dropped. NULL: nothing.
+    void (*after_step)(struct routing_state *st, bool applied);
+    // Adds the policy's own numbers since the last call to a line of metrics.jsonl, one value for each
+    // MoE layer. usage (L,E): rows that each expert got. NULL: none.
+    void (*report)(struct routing_state *st, json_t *out, const float *usage);
+    // State files in a checkpoint or an export; enough for a resume. NULL: none.
     bool (*save)(const struct routing_state *st, const char *dir, struct error *err);
     bool (*load)(struct routing_state *st, const char *dir, struct error *err);
 };

@@ -54,8 +54,8 @@ static enum candidate load(struct trainer *t, const char *path, struct error *er
     enum candidate result = CANDIDATE_GOOD;
     if (!train_state_same_run(&state, &t->state, path, err)) {
         result = CANDIDATE_OF_ANOTHER_RUN;
-    } else if (state.step > t->feed.steps || state.stage != t->state.stage) {
-        fail(err, "%s: step %" PRId64 " of a run of %" PRId64, path, state.step, t->feed.steps);
+    } else if (state.step > trainer_steps(t) || state.stage >= t->run->n_stages) {
+        fail(err, "%s: step %" PRId64 " of a run of %" PRId64, path, state.step, trainer_steps(t));
         result = CANDIDATE_OF_ANOTHER_RUN;
     } else if (!run_checkpoint_values(path, &manifest, &what, err) ||
                !run_checkpoint_rest(path, &manifest, &what, err)) {
@@ -66,6 +66,7 @@ static enum candidate load(struct trainer *t, const char *path, struct error *er
         train_state_free(&t->state);
         t->state = state;
         t->saved_step = state.step;
+        trainer_enter_stage(t);
     } else {
         train_state_free(&state);
     }

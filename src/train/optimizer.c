@@ -63,6 +63,14 @@ void optimizer_update(const struct optimizer *o, const struct leaves *l,
     }
 }
 
+void optimizer_reset(const struct optimizer *o, const struct leaves *l)
+{
+    for (int64_t i = 0; i < l->count; i++) {
+        o->ops->zero(l->leaf[i].m);
+        o->ops->zero(l->leaf[i].v);
+    }
+}
+
 void optimizer_zero_grad(const struct optimizer *o, const struct leaves *l)
 {
     for (int64_t i = 0; i < l->count; i++) {

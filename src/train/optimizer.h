@@ -23,6 +23,7 @@ bool optimizer_norm_usable(double norm, double clip);
 // The n-th update (from 1) of every leaf.
 void optimizer_update(const struct optimizer *o, const struct leaves *l,
                       const struct train_options *t, double lr, double scale, int64_t n);
+void optimizer_reset(const struct optimizer *o, const struct leaves *l); // moments to 0
 void optimizer_zero_grad(const struct optimizer *o, const struct leaves *l);
 // NULL if every value and moment is finite, else the name of a leaf where one is not.
 const char *optimizer_not_finite(struct optimizer *o, const struct leaves *l);

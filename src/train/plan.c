@@ -103,7 +103,7 @@ static void plan_memory(struct plan *p, const struct trainer *t)
 static int64_t most_checkpoints(const struct trainer *t)
 {
     const struct run *r = t->run;
-    const int64_t steps = t->feed.steps, every = t->options->eval_every;
+    const int64_t steps = trainer_steps(t), every = t->options->eval_every;
     int64_t saves = 1; // at the end
     if (r->save_every > 0) saves += steps / r->save_every;
     if (r->validation && every > 0) saves += steps / every;
@@ -128,9 +128,9 @@ static struct plan_data plan_data(const struct dataset *d, int64_t micro_batches
 
 bool plan_make(struct plan *p, const struct trainer *t, struct error *err)
 {
-    *p = (struct plan){.steps = t->feed.steps, .batch_tokens = t->batch_tokens};
+    *p = (struct plan){.steps = trainer_steps(t), .batch_tokens = t->batch_tokens};
     p->warmup_steps = schedule_warmup(t->options, p->steps);
-    p->data = plan_data(t->run->data, t->feed.micro_batches);
+    p->data = plan_data(t->run->data, t->feed[0].micro_batches);
     p->validation = plan_data(t->run->validation, t->validation.count);
     plan_memory(p, t);
     plan_disk(p, t);

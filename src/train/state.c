@@ -18,6 +18,7 @@ static const struct {
 } integers[] = {
     {"step", offsetof(struct train_state, step)},
     {"stage", offsetof(struct train_state, stage)},
+    {"stage_first", offsetof(struct train_state, stage_first)},
     {"updates", offsetof(struct train_state, updates)},
     {"skipped", offsetof(struct train_state, skipped)},
     {"skipped_in_a_row", offsetof(struct train_state, skipped_in_a_row)},

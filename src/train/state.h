@@ -3,15 +3,16 @@
 #include "io/json.h"
 
 struct train_state {
-    int64_t step;    // steps made
-    int64_t stage;   // 0-based
-    int64_t updates; // of the optimizer: steps that were not skipped
+    int64_t step;        // steps made
+    int64_t stage;       // 0-based
+    int64_t stage_first; // steps made before this stage
+    int64_t updates;     // of the optimizer in this stage: steps that were not skipped
     int64_t skipped, skipped_in_a_row;
     int64_t tokens;    // of all steps
     double best_loss;  // lowest evaluation; NaN: none yet
     int64_t best_step; // 0: none
     int64_t evaluations_since_best;
-    bool early;               // ended before its length
+    bool early;               // the stage ended before its length
     int64_t data, validation; // fingerprints
     json_t *deciding;         // object: options that decide the result; owned
 };

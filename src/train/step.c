@@ -21,7 +21,6 @@ static void forward_backward(struct model *m, const struct batch *b, float scale
     struct routing_state *state = m->routing_state;
     model_forward(m, b, NULL, true);
     model_loss(m, b, scale);
-    if (state && r->loss) r->loss(state);
     model_backward(m, b);
     if (state && r->after_micro_batch) r->after_micro_batch(state);
 }
@@ -33,8 +32,9 @@ static bool accumulate(struct trainer *t, const struct feed_step *f, struct erro
     const float scale = (float)(1.0 / (double)f->supervised);
     int64_t supervised = 0;
     for (int64_t i = f->first; i < f->first + f->count; i++) {
-        feed_batch(&t->feed, i, &t->batch);
+        feed_batch(trainer_feed(t), i, &t->batch);
         supervised += t->batch.supervised;
+        t->model.router_loss_weight = (double)t->batch.n / (double)f->tokens;
         forward_backward(&t->model, &t->batch, scale);
     }
     if (supervised == f->supervised) return true;
@@ -47,9 +47,12 @@ static void apply(struct trainer *t, const struct train_step *s)
     const struct model *m = &t->model;
     const double scale = optimizer_clip_scale(s->grad_norm, t->options->clip);
     optimizer_update(&t->optimizer, &m->leaves, t->options, s->lr, scale, ++t->state.updates);
-    if (m->routing_state && m->setup.routing->after_step) {
-        m->setup.routing->after_step(m->routing_state);
-    }
+}
+
+static void end_step(const struct model *m, bool applied)
+{
+    const struct routing *r = m->setup.routing;
+    if (m->routing_state && r->after_step) r->after_step(m->routing_state, applied);
 }
 
 static bool skip(struct trainer *t, const struct train_step *s, struct error *err)
@@ -72,11 +75,11 @@ static bool skip(struct trainer *t, const struct train_step *s, struct error *er
 bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
 {
     const double start = now();
-    const int64_t index = t->state.step, steps = t->feed.steps;
+    const int64_t index = trainer_stage_step(t), steps = trainer_feed(t)->steps;
     struct feed_step f;
-    if (!feed_seek(&t->feed, index, &f, err)) return false;
-    *s = (struct train_step){.step = index + 1,
-                             .steps = steps,
+    if (!feed_seek(trainer_feed(t), index, &f, err)) return false;
+    *s = (struct train_step){.step = t->state.step + 1,
+                             .steps = trainer_steps(t),
                              .stage = t->state.stage,
                              .loss = (double)NAN,
                              .grad_norm = (double)NAN,
@@ -90,6 +93,7 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
         s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
         usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
         if (usable) apply(t, s);
+        end_step(&t->model, usable);
         optimizer_zero_grad(&t->optimizer, &t->model.leaves);
     } else {
         log_warning("step %" PRId64 ": no token carries loss, nothing learns", s->step);

@@ -50,8 +50,11 @@ static bool check_options(const struct train_options *o, struct error *err)
 static bool open_data(struct trainer *t, struct error *err)
 {
     const struct run *r = t->run;
-    if (!feed_open(&t->feed, r->data, t->options, err)) return false;
-    t->batch_tokens = t->feed.largest;
+    for (int64_t i = 0; i < r->n_stages; i++) {
+        struct feed *f = &t->feed[i];
+        if (!feed_open(f, r->data, &r->stage[i].options, err)) return false;
+        if (f->largest > t->batch_tokens) t->batch_tokens = f->largest;
+    }
     t->state.data = feed_fingerprint(r->data);
     if (!r->validation) return true;
     if (!feed_pack(&t->validation, r->validation, t->options, 0, false, err)) return false;
@@ -65,11 +68,13 @@ static bool open_data(struct trainer *t, struct error *err)
 static bool open_parts(struct trainer *t, struct error *err)
 {
     const struct run *r = t->run;
-    if (r->n_stages != 1) {
-        return fail(err, "%" PRId64 " stages; 1 expected", r->n_stages);
+    if (r->n_stages < 1 || r->n_stages > STAGES_AT_MOST) {
+        return fail(err, "%" PRId64 " stages; 1 to %d expected", r->n_stages, STAGES_AT_MOST);
     }
     if (!t->stage->setup.tuning) return fail(err, "nothing learns: a tuning expected");
-    if (!check_options(t->options, err)) return false;
+    for (int64_t i = 0; i < r->n_stages; i++) {
+        if (!check_options(&r->stage[i].options, err)) return false;
+    }
     if (r->deciding) {
         t->state.deciding = json_parse(r->deciding, strlen(r->deciding), "options", err);
         if (!t->state.deciding) return false;
@@ -106,7 +111,9 @@ void trainer_close(struct trainer *t)
     model_close(&t->model);
     batch_free(&t->batch);
     packing_free(&t->validation);
-    feed_close(&t->feed);
+    for (int i = 0; i < STAGES_AT_MOST; i++) {
+        feed_close(&t->feed[i]);
+    }
     train_state_free(&t->state);
     dir_unlock(&t->lock);
     mem_free(t);
@@ -159,15 +166,62 @@ static bool prepare(struct trainer *t, struct error *err)
     if (!folder_lock(&t->lock, r->out, setup->dir, r->resume, r->overwrite, err)) return false;
     if (!folder_clear(r->out, r->overwrite, err)) return false;
     if (r->resume && !trainer_resume(t, err)) return false;
+    if (!t->saved_step && !model_begin_phase(&t->model, 0, err)) return false;
     return write_options(t, err) && path_join(path, sizeof path, r->out, "metrics.jsonl", err) &&
            metrics_open(&t->metrics, path, t->state.step, err);
+}
+
+int64_t trainer_steps(const struct trainer *t)
+{
+    int64_t steps = 0;
+    for (int64_t i = 0; i < t->run->n_stages; i++) {
+        steps += i < t->state.stage ? 0 : t->feed[i].steps;
+    }
+    return steps + t->state.stage_first;
+}
+
+struct feed *trainer_feed(struct trainer *t)
+{
+    return &t->feed[t->state.stage];
+}
+
+int64_t trainer_stage_step(const struct trainer *t)
+{
+    return t->state.step - t->state.stage_first;
+}
+
+void trainer_enter_stage(struct trainer *t)
+{
+    t->stage = &t->run->stage[t->state.stage];
+    t->options = &t->stage->options;
+}
+
+static bool stage_ended(const struct trainer *t)
+{
+    return t->state.early || trainer_stage_step(t) >= t->feed[t->state.stage].steps;
+}
+
+// The next stage goes on from the weights, with a fresh optimizer and schedule.
+static bool next_stage(struct trainer *t, struct error *err)
+{
+    struct train_state *s = &t->state;
+    s->stage++;
+    s->stage_first = s->step;
+    s->updates = s->evaluations_since_best = s->best_step = 0;
+    s->best_loss = (double)NAN;
+    s->early = false;
+    trainer_enter_stage(t);
+    optimizer_reset(&t->optimizer, &t->model.leaves);
+    log_info("stage %" PRId64 " of %" PRId64 ": %s", s->stage + 1, t->run->n_stages,
+             t->stage->name);
+    return model_begin_phase(&t->model, s->stage, err);
 }
 
 static bool evaluation_due(const struct trainer *t)
 {
     const int64_t every = t->options->eval_every, step = t->state.step;
     if (!t->run->validation) return false;
-    return step == t->feed.steps || (every > 0 && step % every == 0);
+    return stage_ended(t) || (every > 0 && step % every == 0);
 }
 
 // A step, its evaluation, its line, and a checkpoint if one is due.
@@ -177,7 +231,10 @@ static bool one_step(struct trainer *t, struct error *err)
     const struct run *r = t->run;
     const bool ok = trainer_step(t, &s, err);
     if (ok && evaluation_due(t)) s.eval_loss = trainer_evaluate_step(t);
-    if (s.step > 0 && !metrics_write(&t->metrics, &s, NULL, ok ? err : NULL)) return false;
+    char *routing = trainer_routing_report(t);
+    const bool written = s.step <= 0 || metrics_write(&t->metrics, &s, routing, ok ? err : NULL);
+    mem_free(routing);
+    if (!written) return false;
     if (r->listener && r->listener->step) r->listener->step(r->listener->user, &s);
     if (!ok) return false;
     const bool best = !isnan(s.eval_loss) && t->state.best_step == t->state.step;
@@ -187,15 +244,15 @@ static bool one_step(struct trainer *t, struct error *err)
 
 static bool finished(const struct trainer *t)
 {
-    return t->state.early || t->state.step >= t->feed.steps;
+    return stage_ended(t) && t->state.stage + 1 == t->run->n_stages;
 }
 
 static bool train(struct trainer *t, struct train_result *result, struct error *err)
 {
     const struct train_listener *listen = t->run->listener;
-    if (listen && listen->start) listen->start(listen->user, t->state.step, t->feed.steps);
+    if (listen && listen->start) listen->start(listen->user, t->state.step, trainer_steps(t));
     while (!finished(t) && !signals_pending()) {
-        if (!one_step(t, err)) return false;
+        if (!(stage_ended(t) ? next_stage(t, err) : one_step(t, err))) return false;
     }
     if (t->state.step > t->saved_step && !trainer_save(t, err)) return false;
     if (!finished(t)) {
@@ -213,7 +270,7 @@ bool trainer_run(struct trainer *t, struct train_result *result, struct error *e
     signals_release();
     result->early = t->state.early;
     result->step = t->state.step;
-    result->steps = t->feed.steps;
+    result->steps = trainer_steps(t);
     result->skipped = t->state.skipped;
     result->loss = t->loss;
     result->eval_loss = t->eval_loss;

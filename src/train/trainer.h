@@ -6,14 +6,16 @@
 #include "train/optimizer.h"
 #include "train/train.h"
 
+enum { STAGES_AT_MOST = 4 };
+
 struct trainer {
     const struct run *run;
-    const struct stage *stage;
+    const struct stage *stage;           // the one under way
     const struct train_options *options; // of the stage
     struct model model;
-    struct feed feed;
-    struct packing validation; // count 0: none
-    int64_t batch_tokens;      // of the largest micro-batch, evaluation included
+    struct feed feed[STAGES_AT_MOST]; // of every stage
+    struct packing validation;        // count 0: none
+    int64_t batch_tokens;             // of the largest micro-batch, evaluation included
     struct batch batch;
     struct optimizer optimizer;
     struct metrics metrics;
@@ -22,6 +24,16 @@ struct trainer {
     int64_t saved_step;     // of the newest checkpoint; 0: none
     double loss, eval_loss; // the last ones
 };
+
+// The steps of all stages; those of the stage under way, and how many of them are made.
+int64_t trainer_steps(const struct trainer *t);
+struct feed *trainer_feed(struct trainer *t);
+int64_t trainer_stage_step(const struct trainer *t);
+// Goes on in the stage that the state names.
+void trainer_enter_stage(struct trainer *t);
+
+// The routing's numbers since the last call, as JSON text for metrics.jsonl; NULL: none. mem_free.
+char *trainer_routing_report(struct trainer *t);
 
 struct saved trainer_saved(const struct trainer *t);
 

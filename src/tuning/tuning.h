@@ -30,13 +30,16 @@ struct tuning;
 // A linear: G matrices of one shape (G = 1 in attention, E in the experts), applied to rows sorted by
 // group. `value` and `grad` are bound by the model after the policy has attached.
 struct bank {
-    char name[NAME_MAX_LENGTH]; // "model.layers.3.mlp.experts.*.gate_proj"; for adapters and messages
-    int64_t groups, out, in;    // W_g is (out, in), as torch stores it; groups 0: there is no such bank
+    char name
+        [NAME_MAX_LENGTH]; // "model.layers.3.mlp.experts.*.gate_proj"; for adapters and messages
+    int64_t groups, out,
+        in;              // W_g is (out, in), as torch stores it; groups 0: there is no such bank
+    int64_t first_group; // of a view of some groups: where they begin in the whole bank
     struct matrix_source {
-        int64_t weight; // index in weights
-        int64_t offset; // first element within it
-    } *source;          // (groups)
-    int64_t bias;       // weight index of the (out) bias, -1: none
+        int64_t weight;          // index in weights
+        int64_t offset;          // first element within it
+    } * source;                  // (groups)
+    int64_t bias;                // weight index of the (out) bias, -1: none
     struct matrices value, grad; // grad.data NULL: frozen; a NULL pointer in it: that group is
     struct tensor bias_value, bias_grad;
     const struct tuning *tuning; // whose hooks apply; NULL: the weights themselves

@@ -1,0 +1,128 @@
+// routing/bias_file.c - moe_bias_states.json in the layout of the released ExpertCondenser code, with the
+// use summed over the phase beside the bias. Values are printed so that float32 comes back exactly.
+#include "routing/bias_state.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "routing/layer_key.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+static const char state_file[] = "moe_bias_states.json";
+enum { FILE_LIMIT = 1 << 28, PATH_SIZE = 4096 };
+
+static json_t *array_of(const struct bias_state *s, struct tensor t)
+{
+    float *values = mem_alloc(tensor_bytes(t));
+    json_t *array = json_array();
+    if (values) s->ops->download(values, t.data, tensor_bytes(t));
+    for (int64_t e = 0; values && e < s->n_experts; e++) {
+        json_array_append_new(array, json_real((double)values[e]));
+    }
+    mem_free(values);
+    return array;
+}
+
+static json_t *layer_object(const struct bias_state *s, const struct bias_layer *l)
+{
+    return json_pack("{s:o, s:o, s:f, s:I, s:s, s:s, s:s}", "bias_values", array_of(s, l->b),
+                     "usage_sums", array_of(s, l->phase), "bias_update_speed",
+                     fabs((double)s->step), "num_experts", (json_int_t)s->n_experts, "module_type",
+                     "SparseMoeBlock", "device", s->ops->name, "dtype", "torch.float32");
+}
+
+bool bias_state_save(const struct bias_state *s, const char *dir, const char *model_type,
+                     struct error *err)
+{
+    char path[PATH_SIZE], key[64];
+    if (!path_join(path, sizeof path, dir, state_file, err)) return false;
+    json_t *states = json_object();
+    int64_t layers = 0;
+    bool built = states != NULL;
+    for (int64_t l = 0; l < s->n_layers; l++) {
+        if (!s->layer[l].moe) continue;
+        layer_key_write(key, sizeof key, l);
+        built &= json_object_set_new(states, key, layer_object(s, &s->layer[l])) == 0;
+        layers++;
+    }
+    // No time of day: two runs write the same bytes.
+    json_t *all = json_pack("{s:{s:I, s:s, s:s}, s:o}", "metadata", "total_moe_layers",
+                            (json_int_t)layers, "save_timestamp", "not recorded", "model_type",
+                            model_type, "moe_bias_states", states);
+    if (!all || !built) {
+        json_decref(all);
+        return fail(err, "%s: no memory", path);
+    }
+    const bool ok = json_write_file(path, all, err);
+    json_decref(all);
+    return ok;
+}
+
+struct reader {
+    struct bias_state *s;
+    const char *where;
+    float *values;
+};
+
+static bool read_array(const struct reader *r, struct tensor into, const json_t *layer,
+                       const char *name, int64_t l, struct error *err)
+{
+    const json_t *array = json_object_get(layer, name);
+    const int64_t E = r->s->n_experts;
+    if (!json_is_array(array) || (int64_t)json_array_size(array) != E) {
+        return fail(err, "%s: layer %" PRId64 ": %s: an array of %" PRId64 " numbers expected",
+                    r->where, l, name, E);
+    }
+    for (int64_t e = 0; e < E; e++) {
+        const json_t *x = json_array_get(array, (size_t)e);
+        const float value = (float)json_number_value(x);
+        if (!json_is_number(x) || !isfinite(value)) {
+            return fail(err, "%s: layer %" PRId64 ": %s[%" PRId64 "]: a finite number expected",
+                        r->where, l, name, e);
+        }
+        r->values[e] = value;
+    }
+    r->s->ops->upload(into.data, r->values, tensor_bytes(into));
+    return true;
+}
+
+static bool read_layer(void *user, int64_t l, const json_t *value, struct error *err)
+{
+    const struct reader *r = user;
+    const struct bias_layer *x = &r->s->layer[l];
+    if (!json_is_object(value)) {
+        return fail(err, "%s: layer %" PRId64 ": an object expected", r->where, l);
+    }
+    if (!read_array(r, x->b, value, "bias_values", l, err)) return false;
+    return !json_object_get(value, "usage_sums") ||
+           read_array(r, x->phase, value, "usage_sums", l, err);
+}
+
+bool bias_state_load(struct bias_state *s, const char *path, const struct model_config *c,
+                     struct error *err)
+{
+    json_t *file = json_parse_file(path, FILE_LIMIT, err);
+    if (!file) return false;
+    const json_t *states = json_object_get(file, "moe_bias_states");
+    struct reader r = {s, path, mem_alloc((size_t)s->n_experts * sizeof(float))};
+    bool ok = false;
+    if (!json_is_object(states)) {
+        fail(err, "%s: 'moe_bias_states' is missing or no object", path);
+    } else if (!r.values) {
+        fail(err, "%s: no memory", path);
+    } else {
+        ok = layer_entries_visit(states, c, path, read_layer, &r, err);
+    }
+    mem_free(r.values);
+    json_decref(file);
+    return ok;
+}
+
+bool bias_state_load_dir(struct bias_state *s, const char *dir, const struct model_config *c,
+                         struct error *err)
+{
+    char path[PATH_SIZE];
+    if (!path_join(path, sizeof path, dir, state_file, err)) return false;
+    return !file_exists(path) || bias_state_load(s, path, c, err);
+}

@@ -1,0 +1,147 @@
+// routing/bias_state.c - see bias_state.h; the files of the state are in bias_file.c.
+#include "routing/bias_state.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+
+static void layer_open(struct bias_layer *l, struct arena *a, int64_t E)
+{
+    l->moe = true;
+    l->b = arena_1d(a, DTYPE_F32, E);
+    l->usage = arena_1d(a, DTYPE_F32, E);
+    l->phase = arena_1d(a, DTYPE_F32, E);
+}
+
+bool bias_state_open(struct bias_state *s, const struct ops *o, const struct model_config *c,
+                     const struct routing_options *r, int64_t max_tokens, struct arena *a,
+                     struct error *err)
+{
+    if (!s->layer) s->layer = mem_zalloc((size_t)c->n_layers, sizeof *s->layer);
+    if (!s->layer)
+        return fail(err, "no memory for the bias of %lld layers", (long long)c->n_layers);
+    s->ops = o;
+    s->in = r->bias_in == BIAS_IN_LOGITS ? BIAS_IN_LOGITS : BIAS_IN_SELECTION;
+    s->measure = (enum bias_usage)r->bias_usage;
+    s->every = (enum bias_every)r->bias_every;
+    s->limit = (float)r->bias_limit;
+    s->n_layers = c->n_layers;
+    s->n_experts = c->n_experts;
+    bias_state_rate(s, r->bias_rate, r->bias_sign);
+    a->purpose = PURPOSE_DATA;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        if (c->moe_layer[l]) layer_open(&s->layer[l], a, c->n_experts);
+    }
+    s->changed = arena_1d(a, DTYPE_F64, c->n_layers);
+    s->choices = arena_1d(a, DTYPE_F64, c->n_layers);
+    a->purpose = PURPOSE_SCRATCH;
+    s->key = arena_2d(a, DTYPE_F32, max_tokens, c->n_experts);
+    s->plain = arena_1d(a, DTYPE_I32, max_tokens * c->experts_per_tok);
+    return true;
+}
+
+void bias_state_close(struct bias_state *s)
+{
+    mem_free(s->layer);
+    s->layer = NULL;
+}
+
+void bias_state_rate(struct bias_state *s, double rate, int sign)
+{
+    s->step = (float)(sign == BIAS_BALANCE ? -rate : rate);
+}
+
+void bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor z)
+{
+    if (s->in == BIAS_IN_LOGITS) s->ops->bias_forward(z, s->layer[layer].b);
+}
+
+struct tensor bias_state_key(const struct bias_state *s, int64_t layer, struct tensor p)
+{
+    if (s->in == BIAS_IN_LOGITS) return p;
+    const struct tensor key = tensor_rows(s->key, 0, p.dim[0]);
+    s->ops->convert(key, p);
+    s->ops->bias_forward(key, s->layer[layer].b);
+    return key;
+}
+
+void bias_state_count(const struct bias_state *s, int64_t layer, struct tensor p,
+                      struct tensor routed)
+{
+    const struct tensor usage = s->layer[layer].usage;
+    if (s->measure == BIAS_USAGE_COUNT) {
+        s->ops->count_slots(usage, routed);
+    } else {
+        s->ops->bias_backward(usage, p); // the sum over tokens
+    }
+}
+
+void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor routed,
+                        struct tensor key)
+{
+    if (s->in == BIAS_IN_LOGITS) return;
+    const struct tensor plain = tensor_2d(s->plain.data, DTYPE_I32, routed.dim[0], routed.dim[1]);
+    s->ops->topk(plain, key);
+    s->ops->count_changed(tensor_rows(s->changed, layer, 1), tensor_rows(s->choices, layer, 1),
+                          routed, plain);
+}
+
+void bias_state_move(struct bias_state *s, enum bias_every when)
+{
+    if (when != s->every) return;
+    const struct ops *o = s->ops;
+    for (int64_t l = 0; l < s->n_layers; l++) {
+        const struct bias_layer *x = &s->layer[l];
+        if (!x->moe) continue;
+        o->sign_step(x->b, x->usage, s->step, s->limit);
+        o->add(x->phase, x->phase, x->usage);
+        o->zero(x->usage);
+    }
+}
+
+void bias_state_end_step(struct bias_state *s, bool applied)
+{
+    if (applied) bias_state_move(s, BIAS_EVERY_STEP);
+    for (int64_t l = 0; !applied && l < s->n_layers; l++) {
+        if (s->layer[l].moe) s->ops->zero(s->layer[l].usage);
+    }
+}
+
+static void report_layer(const struct bias_state *s, json_t *low, json_t *high,
+                         const struct bias_layer *x, float *b)
+{
+    s->ops->download(b, x->b.data, tensor_bytes(x->b));
+    float least = b[0], most = b[0];
+    for (int64_t e = 1; e < s->n_experts; e++) {
+        least = fminf(least, b[e]);
+        most = fmaxf(most, b[e]);
+    }
+    json_array_append_new(low, json_real((double)least));
+    json_array_append_new(high, json_real((double)most));
+}
+
+// Two downloads of a number for each layer, and one bias each: (L,E) values once a report.
+void bias_state_report(struct bias_state *s, json_t *out)
+{
+    const size_t L = (size_t)s->n_layers;
+    float *b = mem_alloc((size_t)s->n_experts * sizeof *b);
+    double *counts = mem_alloc(2 * L * sizeof *counts);
+    json_t *low = json_array(), *high = json_array(), *changed = json_array();
+    if (b && counts) {
+        s->ops->download(counts, s->changed.data, L * sizeof *counts);
+        s->ops->download(counts + L, s->choices.data, L * sizeof *counts);
+        s->ops->zero(s->changed);
+        s->ops->zero(s->choices);
+    }
+    for (size_t l = 0; b && counts && l < L; l++) {
+        if (!s->layer[l].moe) continue;
+        report_layer(s, low, high, &s->layer[l], b);
+        const double all = counts[L + l];
+        json_array_append_new(changed, json_real(all > 0 ? counts[l] / all : 0));
+    }
+    mem_free(b);
+    mem_free(counts);
+    json_object_set_new(out, "bias_min", low);
+    json_object_set_new(out, "bias_max", high);
+    json_object_set_new(out, "bias_changed", changed);
+}

@@ -1,0 +1,57 @@
+// routing/bias_state.h - the bias of auxiliary-loss-free routing (METHODS, "bias"; arXiv 2408.15664 with
+// the sign of ExpertCondenser): where it enters the scores, what it counts, how it moves, how it is kept.
+// Shared by `bias` and `condenser`.
+#pragma once
+#include "routing/routing.h"
+
+struct bias_layer {
+    bool moe;
+    struct tensor b;     // (E) F32: the bias; no gradient, no optimizer
+    struct tensor usage; // (E) F32: u of the step (or micro-batch) under way
+    struct tensor phase; // (E) F32: sum of u over the phase
+};
+
+struct bias_state {
+    const struct ops *ops;
+    enum bias_in in;
+    enum bias_usage measure;
+    enum bias_every every;
+    float step, limit; // what sign(u - mean) is multiplied by; clamp of |b|, 0: none
+    int64_t n_layers, n_experts;
+    struct bias_layer *layer; // (n_layers)
+    struct tensor key;        // (max N, E) scratch: p + b
+    struct tensor plain;      // (max N, K) scratch: the choice without the bias
+    struct tensor changed,
+        choices; // (1) F64: choices that the bias changed, and all, since a report
+};
+
+bool bias_state_open(struct bias_state *s, const struct ops *o, const struct model_config *c,
+                     const struct routing_options *r, int64_t max_tokens, struct arena *a,
+                     struct error *err);
+void bias_state_close(struct bias_state *s);
+void bias_state_rate(struct bias_state *s, double rate, int sign); // from now on
+
+// Before the softmax: a bias in the logits is added to z.
+void bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor z);
+// What the choice is made by: p + b (in scratch), or p itself.
+struct tensor bias_state_key(const struct bias_state *s, int64_t layer, struct tensor p);
+// Adds a training micro-batch to u: the sum of p, or the count of the routed slots.
+void bias_state_count(const struct bias_state *s, int64_t layer, struct tensor p,
+                      struct tensor routed);
+// Counts how many routed choices are not among the best of key, which is what p alone would choose by.
+void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor routed,
+                        struct tensor key);
+void bias_state_move(struct bias_state *s, enum bias_every when); // b += step * sign(u - mean u)
+void bias_state_end_step(struct bias_state *s, bool applied);     // moves, or drops u
+
+// Adds bias_min, bias_max and bias_changed (share of the choices that the bias changed since the last
+// report), one value for each MoE layer.
+void bias_state_report(struct bias_state *s, json_t *out);
+
+// moe_bias_states.json in dir, in the released layout with u of the phase beside it.
+bool bias_state_save(const struct bias_state *s, const char *dir, const char *model_type,
+                     struct error *err);
+bool bias_state_load_dir(struct bias_state *s, const char *dir, const struct model_config *c,
+                         struct error *err); // where the file is there
+bool bias_state_load(struct bias_state *s, const char *path, const struct model_config *c,
+                     struct error *err);

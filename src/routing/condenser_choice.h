@@ -1,0 +1,29 @@
+// routing/condenser_choice.h - which experts become condensers, and how many in each layer (METHODS,
+// "condenser"): arithmetic on host arrays, apart from the policy so that it can be tested alone.
+#pragma once
+#include "routing/routing.h"
+
+// The chosen experts of every layer, in ascending order.
+struct condensers {
+    int64_t count[MAX_LAYERS];   // r of a layer; 0 where it has no experts
+    int32_t *expert[MAX_LAYERS]; // (r); owned
+};
+void condensers_free(struct condensers *s);
+
+// What can be said before anything is loaded: the options parse, and r fits the model and the preset.
+bool condenser_check(const struct routing_options *r, const struct model_config *c,
+                     struct error *err);
+// The largest r that a layer can get.
+int64_t condenser_most(const struct routing_options *r, const struct model_config *c);
+
+// bias, usage (L,E): b and the sums of u of phase 1; rows of dense layers are not read.
+bool condenser_choose(struct condensers *s, const struct routing_options *r,
+                      const struct model_config *c, const float *bias, const float *usage,
+                      struct error *err);
+double gini(double *values, int64_t n); // of counts, sorted in place; 0 for all zeros
+
+// forced_experts_records.json, forced_experts_mapping.json or the short form; and back.
+bool condensers_read(struct condensers *s, const char *path, const struct model_config *c,
+                     struct error *err);
+bool condensers_write(const struct condensers *s, const char *dir, const struct model_config *c,
+                      struct error *err);
