@@ -354,13 +354,20 @@ static json_t *value_json(const void *field, const struct option *row)
     }
 }
 
+// What says how this call came about, not what the run is.
+static bool of_this_call(const struct option *row)
+{
+    return !strcmp(row->name, "config") || !strcmp(row->name, "resume") ||
+           !strcmp(row->name, "overwrite");
+}
+
 json_t *options_json(const struct options *o, bool deciding)
 {
     json_t *all = json_object();
     for (int64_t i = 0; all && i < option_count; i++) {
         const struct option *row = &option_table[i];
         if (!option_in(row, o->command) || (deciding && !row->decides)) continue;
-        if (!strcmp(row->name, "config") || !strcmp(row->name, "resume")) continue;
+        if (of_this_call(row)) continue;
         char key[64];
         snprintf(key, sizeof key, "%s", row->name);
         for (char *p = key; *p; p++) {

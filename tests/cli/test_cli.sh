@@ -111,6 +111,7 @@ done
 says run/run.json '"max_steps": 60'
 [ "$(wc -l <run/metrics.jsonl)" = 60 ] || complain "metrics.jsonl: not a line a step"
 expect 1 "run: holds a run" train --config run.yaml
+ok train --config run.yaml --overwrite --quiet
 ok train --out run --resume --quiet
 ok train --config run/run.json --out other --max-steps 60 --quiet
 cmp -s run/model/model.safetensors other/model/model.safetensors || complain "run.json: another result"
