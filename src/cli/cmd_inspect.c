@@ -196,7 +196,7 @@ static void print_example(struct output *io, const struct dataset *d, const stru
                           const struct tokenizer *t)
 {
     FILE *f = io->people;
-    fputs("\n-- ", f);
+    fputs("-- ", f);
     output_safe(f, e->file, strlen(e->file));
     fprintf(f, ":%" PRId64 ": %" PRId64 " tokens, %" PRId64 " learnt\n", e->line, e->count,
             e->supervised);
@@ -211,7 +211,7 @@ static void print_example(struct output *io, const struct dataset *d, const stru
         fputs(io->people_terminal ? "\033[0m" : learn ? "]" : "", f);
         buf_free(&text);
     }
-    fputc('\n', f);
+    fputs("\n\n", f);
 }
 
 static bool report_data(const struct dataset *d, const struct dataset_stats *s, struct output *io,

@@ -8,7 +8,7 @@
 
 struct show {
     struct output *io;
-    struct progress progress;
+    struct progress progress, validation;
     double loss; // of the newest step, smoothed over about ten
 };
 
@@ -66,7 +66,12 @@ static void stepped(void *user, const struct train_step *t)
 static void evaluating(void *user, int64_t done, int64_t of)
 {
     struct show *s = user;
-    if (s->progress.terminal) progress_show(&s->progress, done, of, "validation");
+    if (!s->progress.terminal) return;
+    if (done == 1) { // with a clock of its own
+        progress_open(&s->validation, s->io, "micro-batches");
+        progress_from(&s->validation, done);
+    }
+    progress_show(&s->validation, done, of, "validation");
 }
 
 static void saving(void *user, const char *path)
