@@ -134,7 +134,7 @@ static bool crc_of(json_t *root, uint32_t *crc)
 bool manifest_text(const struct manifest *m, struct buf *out)
 {
     json_t *root = json_of_manifest(m);
-    uint32_t crc;
+    uint32_t crc = 0;
     const bool ok =
         root && crc_of(root, &crc) && set_crc(root, "crc32c", crc) && canonical(root, out);
     json_decref(root);
@@ -144,7 +144,7 @@ bool manifest_text(const struct manifest *m, struct buf *out)
 static bool check_guard(json_t *root, const char *text, size_t size, const char *where,
                         struct error *err)
 {
-    uint32_t found, expected;
+    uint32_t found = 0, expected = 0;
     struct buf again = {0};
     if (!get_crc(root, "crc32c", &found, where, err)) return false;
     bool same = canonical(root, &again) && again.size == size && !memcmp(again.data, text, size);
@@ -165,7 +165,7 @@ static bool read_tensors(struct manifest_file *f, const json_t *o, const char *w
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
         const char *name = NULL;
-        uint32_t crc;
+        uint32_t crc = 0;
         if (!json_is_object(item)) return fail(err, "%s: a tensor is not an object", where);
         if (!json_get_text(item, "name", true, &name, where, err)) return false;
         if (!get_crc(item, "crc32c", &crc, where, err)) return false;

@@ -20,7 +20,7 @@ void number_text(char out[NUMBER_TEXT], double x)
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, x);
         const double back = strtod(text, NULL); // reads the locale that snprintf wrote
-        if (memcmp(&back, &x, sizeof x) == 0) break;
+        if (back >= x && back <= x) break;
     }
     size_t n = 0;
     for (const char *p = text; *p; p++) { // whatever the locale's decimal point is, ours is '.'
