@@ -27,19 +27,25 @@ static bool must_fail(void)
     return at && (n == at || (n > at && fail_for_ever));
 }
 
+// No object is larger than PTRDIFF_MAX; asked for more, a sanitizer would end the program.
+static bool absurd(size_t count, size_t size)
+{
+    return size && count > PTRDIFF_MAX / size;
+}
+
 void *mem_alloc(size_t bytes)
 {
-    return must_fail() ? NULL : malloc(bytes ? bytes : 1);
+    return must_fail() || absurd(bytes, 1) ? NULL : malloc(bytes ? bytes : 1);
 }
 
 void *mem_zalloc(size_t count, size_t size)
 {
-    return must_fail() ? NULL : calloc(count ? count : 1, size ? size : 1);
+    return must_fail() || absurd(count, size) ? NULL : calloc(count ? count : 1, size ? size : 1);
 }
 
 void *mem_realloc(void *p, size_t bytes)
 {
-    return must_fail() ? NULL : realloc(p, bytes ? bytes : 1);
+    return must_fail() || absurd(bytes, 1) ? NULL : realloc(p, bytes ? bytes : 1);
 }
 
 char *mem_strdup(const char *s)

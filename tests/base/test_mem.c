@@ -28,6 +28,9 @@ static void absurd_sizes_fail(void **state)
 {
     (void)state;
     assert_null(mem_zalloc(SIZE_MAX / 2, 3));
+    assert_null(mem_zalloc(SIZE_MAX / 4 + 1, 4)); // the product is 0
+    assert_null(mem_alloc(SIZE_MAX));
+    assert_null(mem_realloc(NULL, SIZE_MAX / 2 + 1));
     int64_t capacity = INT64_MAX / 4;
     assert_null(array_grow(NULL, capacity, &capacity, 64));
     struct buf b = {0};
