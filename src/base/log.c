@@ -18,6 +18,9 @@ static void emit(enum log_level level, const char *fmt, va_list args)
     if (!current) return;
     char line[2048];
     vsnprintf(line, sizeof line, fmt, args);
+    for (char *p = line; level == LOG_WARNING && *p; p++) { // it may quote what a file said
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';
+    }
     current(level, line, current_user);
 }
 

@@ -56,6 +56,11 @@ static void buffers_grow(void **state)
 {
     (void)state;
     struct buf b = {0};
+    assert_true(buf_append(&b, "12345678", 8));
+    b.size = 0;
+    assert_true(buf_append(&b, "xy", 2));
+    assert_string_equal(b.data, "xy"); // ends where it ends
+    b.size = 0;
     char want[5000];
     for (int i = 0; i < 1000; i++) {
         assert_true(buf_append(&b, "abc", 3) && buf_puts(&b, "d") && buf_printf(&b, "%d", i % 10));

@@ -327,7 +327,9 @@ static void fields_it_does_not_read_are_named(void **state)
     (void)state;
     good(olmoe, "{\"mlp_bias\":true}");
     assert_non_null(strstr(warnings, "mlp_bias is not read"));
-    good(qwen, "{\"clip_qkv\":8,\"attention_bias\":true}"); // fields of the other family
+    good(olmoe, "{\"a\\u001b[2J\\nb\":true}");
+    assert_non_null(strstr(warnings, "a?[2J?b is not read")); // one line, and no terminal's command
+    good(qwen, "{\"clip_qkv\":8,\"attention_bias\":true}");   // fields of the other family
     assert_non_null(strstr(warnings, "clip_qkv is not read"));
     assert_non_null(strstr(warnings, "attention_bias is not read"));
     good(olmoe, "{\"output_router_logits\":true}");
