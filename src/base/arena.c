@@ -4,9 +4,9 @@
 #include <assert.h>
 
 static const char *const names[PURPOSE_COUNT] = {
-    [PURPOSE_WEIGHTS] = "weights",         [PURPOSE_GRADIENTS] = "gradients",
-    [PURPOSE_OPTIMIZER] = "optimizer",     [PURPOSE_ACTIVATIONS] = "activations",
-    [PURPOSE_SCRATCH] = "scratch",         [PURPOSE_DATA] = "data",
+    [PURPOSE_WEIGHTS] = "weights",     [PURPOSE_GRADIENTS] = "gradients",
+    [PURPOSE_OPTIMIZER] = "optimizer", [PURPOSE_ACTIVATIONS] = "activations",
+    [PURPOSE_SCRATCH] = "scratch",     [PURPOSE_DATA] = "data",
 };
 
 const char *purpose_name(enum purpose p)

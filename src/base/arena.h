@@ -8,7 +8,7 @@
 
 // What a piece of memory is for; the rows of `plan`.
 enum purpose {
-    PURPOSE_WEIGHTS,     // float32 masters and working copies of what learns
+    PURPOSE_WEIGHTS, // float32 masters and working copies of what learns
     PURPOSE_GRADIENTS,
     PURPOSE_OPTIMIZER,   // moments
     PURPOSE_ACTIVATIONS, // kept from the forward pass for the backward pass

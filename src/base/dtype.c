@@ -48,22 +48,37 @@ uint16_t f16_from_f32(float f)
 static float load(const void *src, enum dtype t, int64_t i)
 {
     switch (t) {
-    case DTYPE_F32: return ((const float *)src)[i];
-    case DTYPE_BF16: return f32_from_bf16(((const uint16_t *)src)[i]);
-    case DTYPE_F16: return f32_from_f16(((const uint16_t *)src)[i]);
-    case DTYPE_F64: return (float)((const double *)src)[i];
-    default: assert(0 && "not a floating type"); return 0;
+    case DTYPE_F32:
+        return ((const float *)src)[i];
+    case DTYPE_BF16:
+        return f32_from_bf16(((const uint16_t *)src)[i]);
+    case DTYPE_F16:
+        return f32_from_f16(((const uint16_t *)src)[i]);
+    case DTYPE_F64:
+        return (float)((const double *)src)[i];
+    default:
+        assert(0 && "not a floating type");
+        return 0;
     }
 }
 
 static void store(void *dst, enum dtype t, int64_t i, float f)
 {
     switch (t) {
-    case DTYPE_F32: ((float *)dst)[i] = f; break;
-    case DTYPE_BF16: ((uint16_t *)dst)[i] = bf16_from_f32(f); break;
-    case DTYPE_F16: ((uint16_t *)dst)[i] = f16_from_f32(f); break;
-    case DTYPE_F64: ((double *)dst)[i] = (double)f; break;
-    default: assert(0 && "not a floating type");
+    case DTYPE_F32:
+        ((float *)dst)[i] = f;
+        break;
+    case DTYPE_BF16:
+        ((uint16_t *)dst)[i] = bf16_from_f32(f);
+        break;
+    case DTYPE_F16:
+        ((uint16_t *)dst)[i] = f16_from_f32(f);
+        break;
+    case DTYPE_F64:
+        ((double *)dst)[i] = (double)f;
+        break;
+    default:
+        assert(0 && "not a floating type");
     }
 }
 

@@ -11,9 +11,10 @@ struct leaf {
     char name[NAME_MAX_LENGTH]; // Hugging Face name, unique in the run
     struct tensor value;        // the master
     struct tensor grad;
-    struct tensor m, v;         // AdamW's moments
-    struct tensor copy; // working copy in the compute type, refreshed by the optimizer; may be absent
-    bool decays;        // weight decay applies (never to vectors)
+    struct tensor m, v; // AdamW's moments
+    struct tensor
+        copy;    // working copy in the compute type, refreshed by the optimizer; may be absent
+    bool decays; // weight decay applies (never to vectors)
 };
 
 struct leaves {

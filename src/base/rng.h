@@ -11,9 +11,9 @@ struct rng {
 
 uint64_t rng_at(uint64_t seed, uint64_t stream, uint64_t counter); // 64 random bits, stateless
 uint64_t rng_next(struct rng *r);
-double rng_uniform(struct rng *r);                 // [0, 1), 53 bits
-double rng_normal(struct rng *r);                  // Box-Muller; uses two counters
-int64_t rng_below(struct rng *r, int64_t n);       // [0, n), unbiased
+double rng_uniform(struct rng *r);                      // [0, 1), 53 bits
+double rng_normal(struct rng *r);                       // Box-Muller; uses two counters
+int64_t rng_below(struct rng *r, int64_t n);            // [0, n), unbiased
 void rng_shuffle(struct rng *r, int64_t *x, int64_t n); // Fisher-Yates
 
 // n normal draws at places first, first + 1, ... of a stream, deviation `std`; first is even. Only IEEE

@@ -9,7 +9,7 @@ struct checkpoint {
         char *file; // plain name within dir: "model-00001-of-00003.safetensors"
         char *path;
         struct safetensors st;
-    } *shard;
+    } * shard;
     int64_t n_shards;
 };
 
@@ -19,8 +19,9 @@ struct checkpoint {
 bool checkpoint_open(struct checkpoint *c, const char *dir, struct error *err);
 void checkpoint_close(struct checkpoint *c);
 const struct st_entry *checkpoint_find(const struct checkpoint *c, const char *name);
-int64_t checkpoint_tensors(const struct checkpoint *c);                   // over all shards
-const struct st_entry *checkpoint_at(const struct checkpoint *c, int64_t i); // in shard, then name order
+int64_t checkpoint_tensors(const struct checkpoint *c); // over all shards
+const struct st_entry *checkpoint_at(const struct checkpoint *c,
+                                     int64_t i); // in shard, then name order
 
 // Writes the folder again into `out` (created; never the same folder): same names, shapes, dtypes, shards
 // and metadata, side files (config, generation config, tokenizer files, chat template, licence, ...; no

@@ -22,4 +22,5 @@ bool json_get_bool(const json_t *o, const char *key, bool required, bool *out, c
 // *out points into the JSON value and lives as long as it.
 bool json_get_text(const json_t *o, const char *key, bool required, const char **out,
                    const char *where, struct error *err);
-bool json_write_file(const char *path, const json_t *value, struct error *err); // indented, committed
+bool json_write_file(const char *path, const json_t *value,
+                     struct error *err); // indented, committed

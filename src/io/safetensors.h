@@ -9,13 +9,14 @@
 // parse, but such an entry has known == false and can only be copied, by its bytes (as a U8 vector).
 struct st_entry {
     char *name;
-    struct tensor tensor; // data lies in the mapping, aligned for its type (else in a copy of its own);
-                          // rank 0 and empty tensors are valid
+    struct tensor
+        tensor; // data lies in the mapping, aligned for its type (else in a copy of its own);
+                // rank 0 and empty tensors are valid
     bool known, copied;
     char dtype_name[16]; // as in the file
-    int64_t shape[8];    // as in the file (rank up to 8; a rank above TENSOR_MAX_RANK is not `known`)
+    int64_t shape[8]; // as in the file (rank up to 8; a rank above TENSOR_MAX_RANK is not `known`)
     int rank;
-    size_t begin, end;   // bytes within the data section
+    size_t begin, end; // bytes within the data section
 };
 
 struct safetensors {

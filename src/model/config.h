@@ -10,7 +10,7 @@ enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096, MAX_STOP_IDS = 16 };
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL }; // over D, or over all of H*D
 
 struct model_config {
-    char architecture[64]; // for messages and exports only
+    char architecture[64];   // for messages and exports only
     int64_t width;           // C
     int64_t n_layers;        // L
     int64_t n_heads;         // H
@@ -25,17 +25,18 @@ struct model_config {
     int64_t dense_width;     // width of the MLP of dense layers
     bool shared_gate;        // the shared expert's output is scaled by sigmoid(x . gate)
     bool moe_layer[MAX_LAYERS];
-    bool renormalize_topk;   // divide the K kept scores by their sum
-    float norm_eps;          // added to the mean square, not to its root
+    bool renormalize_topk; // divide the K kept scores by their sum
+    float norm_eps;        // added to the mean square, not to its root
     float rope_theta;
     enum qk_norm qk_norm;
-    float clip_qkv;          // 0: none; else q, k, v are clamped to +-clip
+    float clip_qkv; // 0: none; else q, k, v are clamped to +-clip
     bool qkv_bias, o_bias;
     bool tied_head;
-    float router_aux_loss_coef; // of the checkpoint; used by routing aux
-    float init_std;             // initializer_range
-    float attention_dropout;     // not implemented: training refuses it where it is above 0
+    float router_aux_loss_coef;     // of the checkpoint; used by routing aux
+    float init_std;                 // initializer_range
+    float attention_dropout;        // not implemented: training refuses it where it is above 0
     int64_t bos_id, eos_id, pad_id; // -1: none; eos_id: the first of config.json's
-    int64_t stop_ids[MAX_STOP_IDS]; // what ends a generated text: generation_config.json's eos, or config's
+    // What ends a generated text: eos of generation_config.json, else of config.json.
+    int64_t stop_ids[MAX_STOP_IDS];
     int n_stop_ids;
 };

@@ -11,14 +11,34 @@ struct family; // a row of the table in families.c
 
 // The roles a tensor can have in a block; the names of a role's tensors are the family's.
 enum role {
-    ROLE_EMBEDDING, ROLE_FINAL_NORM, ROLE_HEAD,
-    ROLE_INPUT_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
-    ROLE_Q_NORM, ROLE_K_NORM, ROLE_POST_NORM,
-    ROLE_GATE, ROLE_UP, ROLE_DOWN,                      // dense MLP
+    ROLE_EMBEDDING,
+    ROLE_FINAL_NORM,
+    ROLE_HEAD,
+    ROLE_INPUT_NORM,
+    ROLE_Q,
+    ROLE_K,
+    ROLE_V,
+    ROLE_O,
+    ROLE_Q_BIAS,
+    ROLE_K_BIAS,
+    ROLE_V_BIAS,
+    ROLE_O_BIAS,
+    ROLE_Q_NORM,
+    ROLE_K_NORM,
+    ROLE_POST_NORM,
+    ROLE_GATE,
+    ROLE_UP,
+    ROLE_DOWN, // dense MLP
     ROLE_ROUTER,
-    ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN, // {e}: one tensor an expert
-    ROLE_EXPERTS_GATE_UP, ROLE_EXPERTS_DOWN,            // fused over experts (transformers 5)
-    ROLE_SHARED_GATE, ROLE_SHARED_UP, ROLE_SHARED_DOWN, ROLE_SHARED_SCALE,
+    ROLE_EXPERT_GATE,
+    ROLE_EXPERT_UP,
+    ROLE_EXPERT_DOWN, // {e}: one tensor an expert
+    ROLE_EXPERTS_GATE_UP,
+    ROLE_EXPERTS_DOWN, // fused over experts (transformers 5)
+    ROLE_SHARED_GATE,
+    ROLE_SHARED_UP,
+    ROLE_SHARED_DOWN,
+    ROLE_SHARED_SCALE,
     ROLE_COUNT
 };
 

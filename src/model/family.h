@@ -5,11 +5,11 @@
 
 // What a key of config.json means to a family.
 enum field_kind {
-    FIELD_SIZE,    // int64_t, within [min, max]
-    FIELD_REAL,    // float, within [min, max]
-    FIELD_FLAG,    // bool
-    FIELD_CODE,    // read by config.c itself
-    FIELD_OFF,     // refused unless null, false, 0 or empty: it changes the result and is not implemented
+    FIELD_SIZE, // int64_t, within [min, max]
+    FIELD_REAL, // float, within [min, max]
+    FIELD_FLAG, // bool
+    FIELD_CODE, // read by config.c itself
+    FIELD_OFF, // refused unless null, false, 0 or empty: it changes the result and is not implemented
     FIELD_HARMLESS // does not change what a forward or backward pass computes
 };
 
@@ -25,8 +25,8 @@ struct family {
     const char *architecture, *model_type;
     const char *const *names;          // (ROLE_COUNT); NULL: the family has no such tensor
     const struct config_field *fields; // on top of those that all families share
-    bool dense_layers;                 // decoder_sparse_step and mlp_only_layers choose among layers
-    struct model_config defaults;      // features, and what the config class puts where a key is missing
+    bool dense_layers;            // decoder_sparse_step and mlp_only_layers choose among layers
+    struct model_config defaults; // features, and what the config class puts where a key is missing
 };
 
 extern const struct config_field common_fields[];
