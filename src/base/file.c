@@ -57,7 +57,7 @@ bool file_map_open(struct file_map *m, const char *path, struct error *err)
 
 void file_map_close(struct file_map *m)
 {
-    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    if (m->data) munmap((void *)m->data, m->size);
     *m = (struct file_map){0};
 }
 

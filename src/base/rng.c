@@ -59,7 +59,7 @@ void rng_shuffle(struct rng *r, int64_t *x, int64_t n)
     }
 }
 
-enum { BLOCK = 64 }; // pairs at a time, so that the loops over them become vector code
+enum { BLOCK = 64, DRAWS = 2 * BLOCK }; // pairs at a time, so that the loops become vector code
 
 // log u for u in (0, 1): u = m 2^e with m in [sqrt 1/2, sqrt 2), log m = 2 atanh((m - 1) / (m + 1)).
 static inline float log_of(float u)
@@ -100,18 +100,18 @@ void rng_fill_normal(float *out, int64_t n, float std, uint64_t seed, uint64_t s
 {
     uint32_t low[BLOCK], high[BLOCK];
     float x[BLOCK], y[BLOCK];
-    for (int64_t at = 0; at < n; at += 2 * BLOCK) {
+    for (int64_t at = 0; at < n; at += DRAWS) {
         const uint64_t counter = (first + (uint64_t)at) / 2;
         for (int i = 0; i < BLOCK; i++) {
             const uint64_t bits = philox(seed, stream, counter + (uint64_t)i);
             low[i] = (uint32_t)bits, high[i] = (uint32_t)(bits >> 32);
         }
         normal_pairs(x, y, std, low, high);
-        float pairs[2 * BLOCK];
-        for (int i = 0; i < BLOCK; i++) {
+        float pairs[DRAWS];
+        for (int64_t i = 0; i < BLOCK; i++) {
             pairs[2 * i] = x[i], pairs[2 * i + 1] = y[i];
         }
-        const int64_t left = n - at < 2 * BLOCK ? n - at : 2 * BLOCK;
+        const int64_t left = n - at < DRAWS ? n - at : DRAWS;
         memcpy(out + at, pairs, (size_t)left * sizeof *out);
     }
 }

@@ -73,7 +73,7 @@ static bool open_shards(struct checkpoint *c, json_t *map, const char *where, st
     return ok;
 }
 
-static bool check_index(const struct checkpoint *c, const json_t *map, const char *where,
+static bool check_index(const struct checkpoint *c, json_t *map, const char *where,
                         struct error *err)
 {
     for (int64_t s = 0; s < c->n_shards; s++) {
@@ -90,7 +90,7 @@ static bool check_index(const struct checkpoint *c, const json_t *map, const cha
     if (checkpoint_tensors(c) == (int64_t)json_object_size(map)) return true;
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)map, name, value)
+    json_object_foreach(map, name, value)
     {
         if (!checkpoint_find(c, name)) {
             return fail(err, "%s: %s: not in its shard %s", where, name, json_string_value(value));

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 
 static const char index_name[] = "model.safetensors.index.json";
-static const int64_t side_file_limit = 200 * 1000 * 1000;
+static const int64_t side_file_limit = 200000000;
 
 // The files copied besides weights and index.
 struct side_files {

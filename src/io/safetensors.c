@@ -111,7 +111,7 @@ static bool place(struct safetensors *st, const unsigned char *data, struct erro
     for (int64_t i = 0; i < st->count; i++) {
         struct st_entry *e = &st->entry[i];
         const size_t n = e->end - e->begin;
-        e->tensor.data = (void *)(uintptr_t)(data + e->begin); // read-only by mmap and by contract
+        e->tensor.data = (void *)(data + e->begin); // read-only by mmap and by contract
         if ((uintptr_t)e->tensor.data % dtype_size(e->tensor.dtype) == 0) continue;
         void *copy = mem_alloc(n);
         if (!copy) return fail(err, "%s: %s: no memory for %zu bytes", st->path, e->name, n);

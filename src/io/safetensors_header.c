@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "io/json.h"
 
-#include <stdlib.h>
+#include <assert.h>
 #include <string.h>
 
 enum { METADATA_LIMIT = 16 << 20 };
@@ -273,6 +273,7 @@ static bool read_header(struct cursor *c)
         do {
             if (!read_string(c, "the name of a tensor")) return false;
             if (!take(c, ':')) return expected(c, "':'");
+            assert(c->text.data);
             const bool metadata = !strcmp(c->text.data, "__metadata__");
             if (!(metadata ? read_metadata(c) : read_entry(c, c->text.data))) return false;
         } while (take(c, ','));

@@ -7,6 +7,7 @@
 #include "io/json.h"
 #include "model/family.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 enum { CONFIG_LIMIT = 16 << 20 };
 
 struct reader {
-    const json_t *root;
+    json_t *root;
     const struct family *family;
     struct model_config *config;
     const char *where;
@@ -83,7 +84,7 @@ static void warn_of_unknown(const struct reader *r)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)r->root, key, value)
+    json_object_foreach(r->root, key, value)
     {
         if (has_key(common_fields, key) || has_key(r->family->fields, key)) continue;
         log_warning("%s: %s is not read: %s has no such field", r->where, key,
@@ -161,10 +162,15 @@ static bool read_head_dim(struct reader *r)
                 r->where, c->n_heads, c->head_dim, c->width, r->family->architecture);
 }
 
+static bool is_rope_key(const char *key)
+{
+    return !strcmp(key, "type") || !strcmp(key, "rope_type") || !strcmp(key, "rope_theta") ||
+           !strcmp(key, "partial_rotary_factor");
+}
+
 // rope_parameters (transformers 5), rope_scaling (4, and stronger where both are there): only the plain
 // rotation is implemented.
-static bool check_rope_dict(const struct reader *r, const char *name, const json_t *dict,
-                            double *theta)
+static bool check_rope_dict(const struct reader *r, const char *name, json_t *dict, double *theta)
 {
     char where[512];
     snprintf(where, sizeof where, "%.400s: %s", r->where, name);
@@ -185,13 +191,12 @@ static bool check_rope_dict(const struct reader *r, const char *name, const json
     }
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)dict, key, value)
+    json_object_foreach(dict, key, value)
     {
         if (json_is_object(value)) {
             return fail(r->err, "%s: %.100s: rotations by layer are not implemented", where, key);
         }
-        if (strcmp(key, "type") && strcmp(key, "rope_type") && strcmp(key, "rope_theta") &&
-            strcmp(key, "partial_rotary_factor")) {
+        if (!is_rope_key(key)) {
             log_warning("%s: %s is not read: the type is default", where, key);
         }
     }
@@ -210,7 +215,7 @@ static bool read_rope(struct reader *r)
                     part);
     }
     const char *name = "rope_scaling";
-    const json_t *dict = json_object_get(r->root, name);
+    json_t *dict = json_object_get(r->root, name);
     if (!dict || is_off(dict)) dict = json_object_get(r->root, name = "rope_parameters");
     if (dict && !is_off(dict)) {
         if (!json_is_object(dict))
@@ -357,6 +362,7 @@ static void warn_of_training(const struct reader *r)
 static bool read_config(struct reader *r)
 {
     if (!find_family(r)) return false;
+    assert(r->family);
     *r->config = r->family->defaults;
     snprintf(r->config->architecture, sizeof r->config->architecture, "%s",
              r->family->architecture);

@@ -44,13 +44,13 @@ static const char *const qwen_moe_names[ROLE_COUNT] = {
     [ROLE_SHARED_SCALE]    = LAYER "mlp.shared_expert_gate.weight",
 };
 
-#define SIZE(key, member, required, max) {key, FIELD_SIZE, FIELD(member), required, 1, max}
-#define REAL(key, member, min, max)      {key, FIELD_REAL, FIELD(member), false, min, max}
-#define FLAG(key, member)                {key, FIELD_FLAG, FIELD(member), false, 0, 0}
-#define CODE(key)                        {key, FIELD_CODE, 0, false, 0, 0}
-#define OFF(key)                         {key, FIELD_OFF, 0, false, 0, 0}
-#define HARMLESS(key)                    {key, FIELD_HARMLESS, 0, false, 0, 0}
-#define END                              {NULL, FIELD_CODE, 0, false, 0, 0}
+#define SIZE(key, member, required, max) {key, FIELD(member), 1, max, FIELD_SIZE, required}
+#define REAL(key, member, min, max)      {key, FIELD(member), min, max, FIELD_REAL, false}
+#define FLAG(key, member)                {key, FIELD(member), 0, 0, FIELD_FLAG, false}
+#define CODE(key)                        {key, 0, 0, 0, FIELD_CODE, false}
+#define OFF(key)                         {key, 0, 0, 0, FIELD_OFF, false}
+#define HARMLESS(key)                    {key, 0, 0, 0, FIELD_HARMLESS, false}
+#define END                              {NULL, 0, 0, 0, FIELD_CODE, false}
 
 const struct config_field common_fields[] = {
     CODE("architectures"), CODE("model_type"), CODE("hidden_act"),
@@ -116,7 +116,7 @@ static const struct config_field qwen2_moe_fields[] = {
     SIZE("intermediate_size", dense_width, false, max_size),
     SIZE("moe_intermediate_size", expert_width, true, max_size),
     SIZE("shared_expert_intermediate_size", shared_width, true, max_size),
-    {"num_experts", FIELD_SIZE, FIELD(n_experts), true, 0, MAX_EXPERTS},
+    {"num_experts", FIELD(n_experts), 0, MAX_EXPERTS, FIELD_SIZE, true},
     SIZE("num_experts_per_tok", experts_per_tok, true, MAX_EXPERTS),
     FLAG("norm_topk_prob", renormalize_topk),
     FLAG("qkv_bias", qkv_bias),

@@ -15,10 +15,10 @@ enum field_kind {
 
 struct config_field {
     const char *key; // NULL ends a list
-    enum field_kind kind;
-    size_t offset; // in struct model_config
-    bool required;
+    size_t offset;   // in struct model_config
     double min, max;
+    enum field_kind kind;
+    bool required;
 };
 
 struct family {
