@@ -190,14 +190,14 @@ const struct kind kinds[] = {
     {"story", "English sentences", write_story},
     {"sums", "additions, subtractions, products", write_sum},
     {"records", "JSON", write_record},
-    {"code", "functions in C", write_code},
     {"logs", "lines of key=value", write_log},
+    {"glossary", "the dictionary of a made-up language", write_glossary},
+    {"code", "functions in C", write_code},
     {"lists", "words sorted or turned round", write_list},
     {"dates", "dates in two forms", write_date},
+    {"velan", "sentences of the made-up language", write_velan},
     {"tables", "Markdown tables with products", write_table},
     {"moves", "walks of a knight or a rook", write_moves},
     {"numerals", "Roman numerals", write_numeral},
-    {"velan", "sentences of a made-up language", write_velan},
-    {"glossary", "the dictionary of that language", write_glossary},
 };
 const int n_kinds = sizeof kinds / sizeof kinds[0];

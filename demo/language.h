@@ -1,6 +1,6 @@
 // demo/language.h - Velan, a made-up language: its sentences, its dictionary, and the task that the demo
-// fine-tunes, which is to say an English sentence in Velan. The base model sees Velan and the
-// dictionary in the tail of its training text, but never a translated sentence.
+// fine-tunes, which is to say an English sentence in Velan. Small parts of the base model's text are
+// Velan and its dictionary, of words and short phrases, but no translated sentence.
 //
 // The rules: nouns before their adjectives, numbers (Roman numerals) after both, the verb last, no
 // articles. Plural: -ri, on the adjective too. What the verb acts on: -n, on the adjective too. Past:
@@ -10,7 +10,7 @@
 
 void write_story(struct text *t);    // an English sentence
 void write_velan(struct text *t);    // a Velan sentence
-void write_glossary(struct text *t); // an entry of the dictionary
+void write_glossary(struct text *t); // an entry of the dictionary: a word or a phrase
 void write_roman(struct text *t, int number);
 
 // A question and its answer. Sentences are split in two by their meaning: those held out appear in

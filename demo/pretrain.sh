@@ -18,9 +18,9 @@ cp "$work/tokenizer.json" "$model/tokenizer_config.json" "$model/generation_conf
     "$work/random/"
 
 "$moetune" train --model "$work/random" --out "$work/run" --seed 1 \
-    --data "$work/mix.jsonl" --validation "$work/held-out.jsonl" --eval-every 500 \
-    --batch-tokens 2048 --max-length 512 --max-steps 3000 --no-recompute \
-    --lr 2e-3 --schedule cosine-floor --min-lr-rate 0.05 --warmup-steps 100 --beta2 0.95
+    --data "$work/mix.jsonl" --validation "$work/held-out.jsonl" --eval-every 800 \
+    --batch-tokens 1024 --max-length 512 --max-steps 2400 --no-recompute \
+    --lr 2e-3 --schedule cosine-floor --min-lr-rate 0.05 --warmup-steps 100 --beta2 0.98
 
 cp "$work/run/model/model.safetensors" "$work/tokenizer.json" "$model/"
 du -b --max-depth=0 "$model"
