@@ -27,8 +27,8 @@ loss_before=$(score "$model" loss loss)
 exact_before=$(score "$model" exact exact_match)
 
 "$moetune" train --model "$model" --out "$work/out" --seed 1 \
-    --data "$work/train.jsonl" --batch-tokens 2048 --max-steps 200 --no-recompute \
-    --lr 1e-3 --schedule cosine-floor --warmup-steps 10
+    --data "$work/train.jsonl" --batch-tokens 1024 --max-steps 300 --no-recompute \
+    --lr 2e-3 --schedule cosine-floor --warmup-steps 10
 
 loss_after=$(score "$work/out/model" loss loss)
 exact_after=$(score "$work/out/model" exact exact_match)
