@@ -1,0 +1,226 @@
+// routing/condenser_state.c - see condenser_state.h.
+#include "routing/condenser_state.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "io/safetensors.h"
+
+#include <stdio.h>
+
+bool condenser_released(const struct routing_state *st)
+{
+    return st->options.condenser_preset == CONDENSER_RELEASED;
+}
+
+bool condenser_learnt_gate(const struct routing_state *st)
+{
+    return st->options.condenser_gate == CONDENSER_SIGMOID ||
+           st->options.condenser_gate == CONDENSER_SOFTMAX;
+}
+
+int64_t condenser_phases(const struct routing_options *r)
+{
+    return r->bias_file || r->condenser_experts ? 1 : 2;
+}
+
+static bool open_layers(struct routing_state *st, struct arena *a, struct leaves *out,
+                        struct error *err)
+{
+    const struct model_config *c = st->config;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        struct condenser_layer *x = &st->layer[l];
+        x->gate = -1;
+        if (!c->moe_layer[l]) continue;
+        a->purpose = PURPOSE_DATA;
+        x->experts = arena_1d(a, DTYPE_I32, st->most);
+        if (!condenser_learnt_gate(st)) continue;
+        char name[NAME_MAX_LENGTH];
+        snprintf(name, sizeof name, "model.layers.%lld.mlp.condenser_gate", (long long)l);
+        if (!leaves_add(out, a, name, tensor_2d(NULL, DTYPE_F32, st->most, c->width), DTYPE_F32,
+                        err)) {
+            return false;
+        }
+        x->gate = out->count - 1;
+    }
+    return true;
+}
+
+bool condenser_open(struct routing_state **out, const struct ops *o, const struct model_config *c,
+                    const struct routing_options *r, int64_t max_tokens, struct arena *a,
+                    struct leaves *leaves, struct error *err)
+{
+    struct routing_state *st = *out ? *out : mem_zalloc(1, sizeof *st);
+    if (!st) return fail(err, "no memory for the routing's state");
+    *out = st;
+    st->config = c;
+    st->options = *r;
+    st->leaves = leaves;
+    st->most = condenser_most(r, c);
+    if (r->bias_in == BIAS_IN_DEFAULT) {
+        st->options.bias_in = condenser_released(st) ? BIAS_IN_LOGITS : BIAS_IN_SELECTION;
+    }
+    if (!st->layer) st->layer = mem_zalloc((size_t)c->n_layers, sizeof *st->layer);
+    if (!st->layer) return fail(err, "no memory for the routing's state");
+    const int64_t K = c->experts_per_tok;
+    gates_open(&st->gates, o, c, max_tokens, K + st->most, a);
+    if (!bias_state_open(&st->bias, o, c, &st->options, max_tokens, a, err)) return false;
+    a->purpose = PURPOSE_SCRATCH;
+    st->routed = arena_1d(a, DTYPE_I32, max_tokens * K);
+    st->forced = arena_1d(a, DTYPE_I32, max_tokens * st->most);
+    st->own = arena_1d(a, DTYPE_F32, max_tokens * st->most);
+    st->down = arena_1d(a, DTYPE_F32, max_tokens * st->most);
+    st->rest = arena_1d(a, DTYPE_F32, max_tokens * K);
+    if (!open_layers(st, a, leaves, err)) return false;
+    return arena_measuring(a) || !r->bias_file || bias_state_load(&st->bias, r->bias_file, c, err);
+}
+
+void condenser_close(struct routing_state *st)
+{
+    if (!st) return;
+    bias_state_close(&st->bias);
+    condensers_free(&st->set);
+    mem_free(st->layer);
+    mem_free(st);
+}
+
+// Puts the chosen experts where the ops read them.
+static void place_condensers(struct routing_state *st)
+{
+    const struct ops *o = st->gates.ops;
+    st->chosen = true;
+    for (int64_t l = 0; l < st->config->n_layers; l++) {
+        if (!st->config->moe_layer[l]) continue;
+        o->upload(st->layer[l].experts.data, st->set.expert[l],
+                  (size_t)st->set.count[l] * sizeof(int32_t));
+    }
+}
+
+// v_c starts as the router's row of its expert.
+static bool start_gates(struct routing_state *st, const struct router_rows *rows, struct error *err)
+{
+    const int64_t C = st->config->width;
+    float *row = mem_alloc((size_t)C * sizeof *row);
+    if (!row) return fail(err, "no memory for the condensers' gates");
+    for (int64_t l = 0; l < st->config->n_layers; l++) {
+        if (st->layer[l].gate < 0) continue;
+        const struct tensor v = st->leaves->leaf[st->layer[l].gate].value;
+        for (int64_t i = 0; i < st->set.count[l]; i++) {
+            rows->get(rows->user, l, st->set.expert[l][i], row);
+            st->gates.ops->upload(tensor_rows(v, i, 1).data, row, (size_t)C * sizeof *row);
+        }
+    }
+    mem_free(row);
+    return true;
+}
+
+static bool choose(struct routing_state *st, struct error *err)
+{
+    const int64_t E = st->config->n_experts, L = st->config->n_layers;
+    float *bias = mem_zalloc((size_t)(L * E), 2 * sizeof *bias), *usage = bias + L * E;
+    if (!bias) return fail(err, "no memory for the choice of condensers");
+    for (int64_t l = 0; l < L; l++) {
+        const struct bias_layer *x = &st->bias.layer[l];
+        if (!x->moe) continue;
+        st->gates.ops->download(bias + l * E, x->b.data, tensor_bytes(x->b));
+        st->gates.ops->download(usage + l * E, x->phase.data, tensor_bytes(x->phase));
+        st->gates.ops->zero(x->phase);
+    }
+    const bool ok = condenser_choose(&st->set, &st->options, st->config, bias, usage, err);
+    mem_free(bias);
+    return ok;
+}
+
+static bool condensers_fit(const struct routing_state *st, const char *file, struct error *err)
+{
+    for (int64_t l = 0; l < st->config->n_layers; l++) {
+        if (st->set.count[l] <= st->most) continue;
+        return fail(err, "%s: %lld condensers in layer %lld, at most %lld expected", file,
+                    (long long)st->set.count[l], (long long)l, (long long)st->most);
+    }
+    return true;
+}
+
+bool condenser_begin(struct routing_state *st, int64_t phase, const struct router_rows *rows,
+                     struct error *err)
+{
+    if (phase + 1 < condenser_phases(&st->options)) return true; // the bias learns first
+    const char *file = st->options.condenser_experts;
+    if (!(file ? condensers_read(&st->set, file, st->config, err) : choose(st, err))) return false;
+    if (!condensers_fit(st, file, err)) return false;
+    bias_state_rate(&st->bias, st->options.phase2_rate, st->options.bias_sign);
+    place_condensers(st);
+    return start_gates(st, rows, err);
+}
+
+static const char gates_file[] = "condenser_gates.safetensors";
+
+static bool save_gates(const struct routing_state *st, const char *dir, struct error *err)
+{
+    char path[4096];
+    const int64_t L = st->config->n_layers;
+    struct st_named *named = mem_zalloc((size_t)L, sizeof *named);
+    bool ok = named ? path_join(path, sizeof path, dir, gates_file, err)
+                    : fail(err, "%s: no memory", dir);
+    int64_t n = 0;
+    for (int64_t l = 0; ok && l < L; l++) {
+        if (st->layer[l].gate < 0) continue;
+        const struct leaf *f = &st->leaves->leaf[st->layer[l].gate];
+        named[n] = (struct st_named){f->name, f->value};
+        named[n].tensor.data = mem_alloc(tensor_bytes(f->value));
+        if (!named[n].tensor.data) ok = fail(err, "%s: no memory", path);
+        if (ok)
+            st->gates.ops->download(named[n].tensor.data, f->value.data, tensor_bytes(f->value));
+        n++;
+    }
+    ok = ok && safetensors_write(path, named, n, NULL, err);
+    for (int64_t i = 0; i < n; i++) {
+        mem_free(named[i].tensor.data);
+    }
+    mem_free(named);
+    return ok;
+}
+
+bool condenser_save(const struct routing_state *st, const char *dir, struct error *err)
+{
+    if (!bias_state_save(&st->bias, dir, st->config->architecture, err)) return false;
+    if (!st->chosen) return true;
+    return condensers_write(&st->set, dir, st->config, err) &&
+           (!condenser_learnt_gate(st) || save_gates(st, dir, err));
+}
+
+static bool load_gates(struct routing_state *st, const char *path, struct error *err)
+{
+    struct safetensors file;
+    if (!safetensors_open(&file, path, err)) return false;
+    bool ok = true;
+    for (int64_t l = 0; ok && l < st->config->n_layers; l++) {
+        if (st->layer[l].gate < 0) continue;
+        const struct leaf *f = &st->leaves->leaf[st->layer[l].gate];
+        const struct st_entry *e = safetensors_find(&file, f->name);
+        ok = (e && e->known && e->tensor.dtype == DTYPE_F32 && e->rank == 2 &&
+              e->shape[0] == f->value.dim[0] && e->shape[1] == f->value.dim[1]) ||
+             fail(err, "%s: %s: F32 [%lld, %lld] expected", path, f->name,
+                  (long long)f->value.dim[0], (long long)f->value.dim[1]);
+        if (ok) st->gates.ops->upload(f->value.data, e->tensor.data, tensor_bytes(f->value));
+    }
+    safetensors_close(&file);
+    return ok;
+}
+
+bool condenser_load(struct routing_state *st, const char *dir, struct error *err)
+{
+    static const char *const records[] = {"forced_experts_records.json",
+                                          "forced_experts_mapping.json", "forced_experts.json"};
+    char path[4096];
+    if (!bias_state_load_dir(&st->bias, dir, st->config, err)) return false;
+    for (size_t i = 0; i < sizeof records / sizeof *records && !st->chosen; i++) {
+        if (!path_join(path, sizeof path, dir, records[i], err)) return false;
+        if (!file_exists(path)) continue;
+        if (!condensers_read(&st->set, path, st->config, err)) return false;
+        if (!condensers_fit(st, path, err)) return false;
+        place_condensers(st);
+        bias_state_rate(&st->bias, st->options.phase2_rate, st->options.bias_sign);
+    }
+    if (!st->chosen || !condenser_learnt_gate(st)) return true;
+    return path_join(path, sizeof path, dir, gates_file, err) && load_gates(st, path, err);
+}
