@@ -16,7 +16,7 @@ enum {
     BENCH = 1 << COMMAND_BENCH,
     TRAINING = TRAIN | PLAN,
     RUNNING = TRAINING | EVAL | GENERATE | DUMP, // open a whole model
-    ROUTED = RUNNING | BENCH, // a routing's own options
+    ROUTED = RUNNING | BENCH,                    // a routing's own options
     READING = TRAINING | EVAL | INSPECT,         // read examples
     ALL = (1 << COMMAND_COUNT) - 1
 };

@@ -36,14 +36,19 @@ static double element(struct tensor t, int64_t i)
 {
     float value;
     switch (t.dtype) {
-    case DTYPE_I32: return ((const int32_t *)t.data)[i];
-    case DTYPE_I64: return (double)((const int64_t *)t.data)[i];
-    case DTYPE_U8: return ((const uint8_t *)t.data)[i];
-    case DTYPE_F64: return ((const double *)t.data)[i];
-    default: break;
+    case DTYPE_I32:
+        return ((const int32_t *)t.data)[i];
+    case DTYPE_I64:
+        return (double)((const int64_t *)t.data)[i];
+    case DTYPE_U8:
+        return ((const uint8_t *)t.data)[i];
+    case DTYPE_F64:
+        return ((const double *)t.data)[i];
+    default:
+        break;
     }
-    dtype_convert(&value, DTYPE_F32, (const char *)t.data + (size_t)i * dtype_size(t.dtype), t.dtype,
-                  1);
+    dtype_convert(&value, DTYPE_F32, (const char *)t.data + (size_t)i * dtype_size(t.dtype),
+                  t.dtype, 1);
     return (double)value;
 }
 

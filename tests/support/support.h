@@ -27,7 +27,7 @@ bool fixture_has(const struct fixture *f, const char *name);
 // finite where the other is. Integers too.
 double relative_error(struct tensor got, struct tensor want);
 void check_close(const char *what, struct tensor got, struct tensor want, double limit);
-void check_ok(bool ok, const struct error *err); // fails with err->msg
+void check_ok(bool ok, const struct error *err);                        // fails with err->msg
 void check_error(bool ok, const struct error *err, const char *needle); // must fail, naming needle
 
 const char *test_dir(void); // a fresh empty folder under TMPDIR, removed at exit
