@@ -1,6 +1,7 @@
 // model/export.c - the base's folder again, with what learnt in it.
 #include "model/model.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -29,6 +30,18 @@ static bool learnt_value(void *user, const struct st_entry *e, void *bytes)
     return true;
 }
 
+// A bias or a condenser is not part of the architecture: other loaders run the model without them.
+static bool save_routing(const struct model *m, const char *out, struct error *err)
+{
+    const struct routing *r = m->setup.routing;
+    if (!m->routing_state || !r->save) return true;
+    log_warning(
+        "%s: the routing %s is not part of the architecture; its state is in files beside the "
+        "weights, and programs that do not read them run the model without it",
+        out, r->name);
+    return r->save(m->routing_state, out, err);
+}
+
 bool model_export(const struct model *m, const char *out, struct error *err)
 {
     size_t largest = 0;
@@ -40,5 +53,5 @@ bool model_export(const struct model *m, const char *out, struct error *err)
     if (!x.master) return fail(err, "%s: no memory for a tensor of %zu bytes", out, largest);
     const bool ok = checkpoint_export(&m->checkpoint, out, learnt_value, &x, err);
     mem_free(x.master);
-    return ok;
+    return ok && save_routing(m, out, err);
 }

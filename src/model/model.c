@@ -2,6 +2,8 @@
 // arenas, each described by one function that measures first and places later.
 #include "model/acts.h"
 
+#include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <inttypes.h>
@@ -215,9 +217,27 @@ static bool allocate(struct model *m, struct arena *a, struct error *err)
     return fail(err, "no memory for %.1f MiB (%s)", (double)a->capacity / 0x1p20, who);
 }
 
+// The state that a training run left in the folder; training itself begins with a state of its own.
+static bool load_routing(struct model *m, struct error *err)
+{
+    static const char *const files[] = {"moe_bias_states.json", "forced_experts_records.json"};
+    const struct routing *r = m->setup.routing;
+    if (!m->routing_state) return true;
+    if (r->load) return r->load(m->routing_state, m->setup.dir, err);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[4096];
+        if (!path_join(path, sizeof path, m->setup.dir, files[i], err)) return false;
+        if (!file_exists(path)) continue;
+        log_warning("%s: the model was trained with another routing, and runs with %s here", path,
+                    r->name);
+    }
+    return true;
+}
+
 bool model_allocate(struct model *m, struct error *err)
 {
-    return allocate(m, &m->state, err) && allocate(m, &m->work, err) && layout_state(m, err);
+    return allocate(m, &m->state, err) && allocate(m, &m->work, err) && layout_state(m, err) &&
+           (m->setup.tuning || load_routing(m, err));
 }
 
 void model_close(struct model *m)

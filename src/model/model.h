@@ -51,7 +51,8 @@ struct model {
 // Reads the folder, checks every name and shape, attaches tuning and routing, and measures: after this
 // model->plan is known, and nothing large is allocated yet.
 bool model_open(struct model *m, const struct model_setup *s, struct error *err);
-// Allocates both arenas and fills the masters from the checkpoint.
+// Allocates both arenas, fills the masters from the checkpoint and, where nothing learns, reads the
+// routing's state from the folder.
 bool model_allocate(struct model *m, struct error *err);
 void model_close(struct model *m); // safe after a failed open, and twice
 

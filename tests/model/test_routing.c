@@ -298,6 +298,38 @@ static void densemixer_has_the_value_of_topk(void **state)
     same_bytes("topk", "densemixer", false);
 }
 
+// Logits by a model that begins from a bias file, and by one that reads what the first left behind.
+static void state_travels_in_files(void **state)
+{
+    (void)state;
+    for (int i = 0; i < VARIANTS; i++) {
+        struct parity p;
+        struct model m, again;
+        struct error err;
+        char path[4096];
+        if (!variants[i].file) continue;
+        parity_open(&p, models[0]);
+        open_variant(&m, &p, models[0], &variants[i]);
+        snprintf(path, sizeof path, "%s/state", test_dir());
+        check_ok(dir_make(path, &err), &err);
+        check_ok(m.setup.routing->save(m.routing_state, path, &err), &err);
+        struct model_setup s = m.setup;
+        s.routing_options.bias_file = NULL;
+        parity_model(&again, &s);
+        check_ok(s.routing->load(again.routing_state, path, &err), &err);
+        model_forward(&m, &p.batch[0], NULL, false);
+        model_forward(&again, &p.batch[0], NULL, false);
+        const struct tensor a = parity_logits(&m, &p.batch[0]);
+        const struct tensor b = parity_logits(&again, &p.batch[0]);
+        assert_memory_equal(a.data, b.data, tensor_bytes(a));
+        mem_free(a.data);
+        mem_free(b.data);
+        model_close(&m);
+        model_close(&again);
+        parity_close(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +337,7 @@ int main(void)
         cmocka_unit_test(routes_hold_what_they_promise),
         cmocka_unit_test(topk_is_a_bias_of_zero),
         cmocka_unit_test(densemixer_has_the_value_of_topk),
+        cmocka_unit_test(state_travels_in_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
