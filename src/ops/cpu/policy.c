@@ -61,7 +61,7 @@ void cpu_logsumexp(struct tensor lse, struct tensor z)
     const int64_t N = z.dim[0], E = z.dim[1];
     for (int64_t n = 0; n < N; n++) {
         const float *in = row_f32(z, n);
-        double max = -INFINITY, sum = 0;
+        double max = (double)-INFINITY, sum = 0;
         for (int64_t e = 0; e < E; e++) {
             max = fmax(max, (double)in[e]);
         }
