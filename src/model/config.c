@@ -350,6 +350,10 @@ static void warn_of_training(const struct reader *r)
             "the routing decides",
             r->where);
     }
+    if (r->config->attention_dropout > 0) {
+        log_warning("%s: attention_dropout %g is not applied in training", r->where,
+                    (double)r->config->attention_dropout);
+    }
     const json_t *code = json_object_get(r->root, "auto_map");
     if (code && !is_off(code)) {
         log_warning(

@@ -34,7 +34,7 @@ struct model_config {
     bool tied_head;
     float router_aux_loss_coef;     // of the checkpoint; used by routing aux
     float init_std;                 // initializer_range
-    float attention_dropout;        // not implemented: training refuses it where it is above 0
+    float attention_dropout;        // not applied; reading one above 0 warns
     int64_t bos_id, eos_id, pad_id; // -1: none; eos_id: the first of config.json's
     // What ends a generated text: eos of generation_config.json, else of config.json.
     int64_t stop_ids[MAX_STOP_IDS];

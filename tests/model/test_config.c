@@ -332,6 +332,8 @@ static void fields_it_does_not_read_are_named(void **state)
     good(qwen, "{\"clip_qkv\":8,\"attention_bias\":true}");   // fields of the other family
     assert_non_null(strstr(warnings, "clip_qkv is not read"));
     assert_non_null(strstr(warnings, "attention_bias is not read"));
+    good(olmoe, "{\"attention_dropout\":0.1}");
+    assert_non_null(strstr(warnings, "attention_dropout 0.1 is not applied"));
     good(olmoe, "{\"output_router_logits\":true}");
     assert_non_null(strstr(warnings, "auxiliary loss"));
     good(olmoe, "{\"auto_map\":{\"AutoModelForCausalLM\":\"x.Y\"}}");
