@@ -36,9 +36,9 @@ static bool save_routing(const struct model *m, const char *out, struct error *e
     const struct routing *r = m->setup.routing;
     if (!m->routing_state || !r->save) return true;
     log_warning(
-        "%s: the routing %s is not part of the architecture; its state is in files beside the "
-        "weights, and programs that do not read them run the model without it",
-        out, r->name);
+        "the exported model: the routing %s is not part of the architecture; its state is in "
+        "files beside the weights, and programs that do not read them run without it",
+        r->name);
     return r->save(m->routing_state, out, err);
 }
 
