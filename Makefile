@@ -12,6 +12,7 @@ JOBS ?= $(shell nproc)
 SECONDS ?= 60
 CMAKE_ARGS ?=
 TARGETS ?= moetune
+FUZZERS = $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 ifeq ($(origin CC),default)
 CC = gcc
 endif
@@ -57,7 +58,7 @@ asan: setup
 
 fuzz:
 	@bash scripts/setup.sh checks
-	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS=all CC=clang-14 \
+	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS="$(FUZZERS)" CC=clang-14 \
 	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
 	bash scripts/fuzz.sh $(BUILD)-fuzz $(SECONDS)
 
