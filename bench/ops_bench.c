@@ -114,7 +114,7 @@ static void run_product(const struct job *j)
 
 static void run_forward(const struct job *j)
 {
-    cpu_ops.matmul_forward(j->y, j->x, &j->w, j->offsets);
+    cpu_ops.matmul_forward(j->y, j->x, &j->w, j->offsets, false);
 }
 
 static void run_dinput(const struct job *j)
@@ -221,7 +221,7 @@ static void run_cross_entropy(const struct job *j)
 
 static void run_decode(const struct job *j)
 {
-    cpu_ops.matmul_forward(j->y, j->x, &j->w, tensor_absent());
+    cpu_ops.matmul_forward(j->y, j->x, &j->w, tensor_absent(), false);
 }
 
 static void bandwidth_bound(void)

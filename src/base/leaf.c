@@ -20,13 +20,21 @@ struct leaf *leaves_add(struct leaves *l, struct arena *a, const char *name, str
     }
     l->leaf = grown;
     struct leaf *f = &l->leaf[l->count++];
-    *f = (struct leaf){.decays = shape.rank > 1, .copy = tensor_absent()};
+    *f = (struct leaf){.decays = shape.rank > 1,
+                       .copy = tensor_absent(),
+                       .grad = tensor_absent(),
+                       .m = tensor_absent(),
+                       .v = tensor_absent()};
     snprintf(f->name, sizeof f->name, "%s", name);
 
     const enum purpose before = a->purpose;
     a->purpose = PURPOSE_WEIGHTS;
     f->value = arena_tensor(a, DTYPE_F32, shape.rank, shape.dim);
     if (copy_type != DTYPE_F32) f->copy = arena_tensor(a, copy_type, shape.rank, shape.dim);
+    if (l->frozen) {
+        a->purpose = before;
+        return f;
+    }
     a->purpose = PURPOSE_GRADIENTS;
     f->grad = arena_tensor(a, DTYPE_F32, shape.rank, shape.dim);
     a->purpose = PURPOSE_OPTIMIZER;

@@ -20,6 +20,7 @@ struct leaf {
 struct leaves {
     struct leaf *leaf;
     int64_t count, capacity;
+    bool frozen; // nothing learns: leaves have values and copies only
 };
 
 // Appends a leaf: value, grad, moments and (unless copy_type is F32) the working copy, of the shape

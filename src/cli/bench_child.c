@@ -116,7 +116,7 @@ static void through_ops(const struct product_setup *p)
 {
     void *const data[] = {p->w.data};
     const struct matrices w = {1, p->n, p->k, p->w.dtype, data};
-    cpu_ops.matmul_forward(p->y, p->x, &w, tensor_absent());
+    cpu_ops.matmul_forward(p->y, p->x, &w, tensor_absent(), false);
 }
 
 // The best of several tries, so that what else runs on the machine costs nothing.

@@ -77,17 +77,49 @@ static bool add_routes(struct dump *d, struct error *err)
     return ok;
 }
 
-static bool add_gradients(struct dump *d, struct error *err)
+// The gradient of a tensor of the checkpoint, made up of its matrices where it holds several; those that
+// do not learn are zero. *out.data NULL: none of it learns.
+static bool gradient_of(struct dump *d, struct tensor *out, const struct st_entry *e,
+                        struct error *err)
 {
     const struct weights *w = &d->model.weights;
-    bool ok = true;
-    for (int64_t i = 0; ok && i < w->count; i++) {
-        char name[NAME_MAX_LENGTH + 8];
-        if (!w->weight[i].grad.data) continue;
-        snprintf(name, sizeof name, "grad.%s", w->weight[i].name);
-        ok = add_download(d, name, w->weight[i].grad, err);
+    *out = e->tensor;
+    out->dtype = DTYPE_F32;
+    out->data = NULL;
+    for (int64_t i = 0; i < w->count; i++) {
+        const struct weight *x = &w->weight[i];
+        if (x->entry != e || !x->grad.data) continue;
+        if (!out->data) out->data = mem_zalloc((size_t)tensor_count(*out), sizeof(float));
+        if (!out->data) return fail(err, "no memory for the gradient of %s", e->name);
+        d->model.setup.ops->download((float *)out->data + x->offset, x->grad.data,
+                                     tensor_bytes(x->grad));
     }
-    return ok;
+    return true;
+}
+
+static bool add_adapter_gradient(void *user, const struct adapter_tensor *t, struct error *err)
+{
+    char name[NAME_MAX_LENGTH + 8];
+    snprintf(name, sizeof name, "grad.%s", t->name);
+    return !t->grad.data || add_download(user, name, t->grad, err);
+}
+
+static bool add_gradients(struct dump *d, struct error *err)
+{
+    const struct model *m = &d->model;
+    const struct tuning *t = m->setup.tuning;
+    for (int64_t i = 0; i < checkpoint_tensors(&m->checkpoint); i++) {
+        char name[1024];
+        struct tensor grad;
+        const struct st_entry *e = checkpoint_at(&m->checkpoint, i);
+        snprintf(name, sizeof name, "grad.%s", e->name);
+        if (!gradient_of(d, &grad, e, err)) return false;
+        if (!grad.data || add(d, name, grad, err)) continue;
+        mem_free(grad.data);
+        return false;
+    }
+    return !t->format || !t->format->tensors ||
+           t->format->tensors(m->tuning_state, add_adapter_gradient, d, err);
 }
 
 static bool add_loss(struct dump *d, struct error *err)

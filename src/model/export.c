@@ -6,28 +6,61 @@
 
 #include <string.h>
 
-struct export
+// Does the matrix differ from what the checkpoint stores: it learnt, an adapter's folder brought it, or an
+// adapter changes it?
+static bool is_changed(const struct model *m, const struct weight *w)
 {
-    const struct model *m;
-    float *master; // (largest leaf)
-};
-
-static const struct leaf *leaf_of(const struct model *m, const char *name)
-{
-    for (int64_t i = 0; i < m->leaves.count; i++) {
-        if (!strcmp(m->leaves.leaf[i].name, name)) return &m->leaves.leaf[i];
-    }
-    return NULL;
+    const char *in_checkpoint = (const char *)w->entry->tensor.data +
+                                (size_t)w->offset * dtype_size(w->entry->tensor.dtype);
+    return w->leaf >= 0 || w->stored.data != (const void *)in_checkpoint ||
+           (w->bank && w->bank->adapter && m->setup.tuning->merge);
 }
 
-static bool learnt_value(void *user, const struct st_entry *e, void *bytes)
+// The matrix as F32 in host memory.
+static bool merged_values(const struct model *m, const struct weight *w, float *values,
+                          struct error *err)
 {
-    const struct export *x = user;
-    const struct leaf *f = leaf_of(x->m, e->name);
-    if (!f) return false;
-    x->m->setup.ops->download(x->master, f->value.data, tensor_bytes(f->value));
-    dtype_convert(bytes, e->tensor.dtype, x->master, DTYPE_F32, tensor_count(f->value));
-    return true;
+    const int64_t n = tensor_count(w->stored);
+    if (w->leaf >= 0) {
+        m->setup.ops->download(values, m->leaves.leaf[w->leaf].value.data,
+                               (size_t)n * sizeof *values);
+    } else {
+        dtype_convert(values, DTYPE_F32, w->stored.data, w->stored.dtype, n);
+    }
+    if (!w->bank || !w->bank->adapter || !m->setup.tuning->merge) return true;
+    return m->setup.tuning->merge(m->tuning_state, w->bank, w->group, values, err);
+}
+
+bool model_merged_tensor(const struct model *m, const struct st_entry *e, void *bytes,
+                         struct error *err)
+{
+    bool changed = false;
+    for (int64_t i = 0; i < m->weights.count; i++) {
+        const struct weight *w = &m->weights.weight[i];
+        if (w->entry != e || !is_changed(m, w)) continue;
+        if (!changed) memcpy(bytes, e->tensor.data, e->end - e->begin);
+        changed = true;
+        const int64_t n = tensor_count(w->stored);
+        float *values = mem_alloc((size_t)n * sizeof *values);
+        if (!values) return fail(err, "%s: no memory for %lld values", w->name, (long long)n);
+        const bool ok = merged_values(m, w, values, err);
+        char *at = (char *)bytes + (size_t)w->offset * dtype_size(e->tensor.dtype);
+        if (ok) dtype_convert(at, e->tensor.dtype, values, DTYPE_F32, n);
+        mem_free(values);
+        if (!ok) return false;
+    }
+    return changed;
+}
+
+struct merging {
+    const struct model *m;
+    struct error *err; // of the first failure
+};
+
+static bool merged(void *user, const struct st_entry *e, void *bytes)
+{
+    const struct merging *x = user;
+    return !*x->err->msg && model_merged_tensor(x->m, e, bytes, x->err);
 }
 
 // A bias or a condenser is not part of the architecture: other loaders run the model without them.
@@ -44,14 +77,9 @@ static bool save_routing(const struct model *m, const char *out, struct error *e
 
 bool model_export(const struct model *m, const char *out, struct error *err)
 {
-    size_t largest = 0;
-    for (int64_t i = 0; i < m->leaves.count; i++) {
-        const size_t bytes = tensor_bytes(m->leaves.leaf[i].value);
-        if (bytes > largest) largest = bytes;
-    }
-    struct export x = {m, mem_alloc(largest)};
-    if (!x.master) return fail(err, "%s: no memory for a tensor of %zu bytes", out, largest);
-    const bool ok = checkpoint_export(&m->checkpoint, out, learnt_value, &x, err);
-    mem_free(x.master);
-    return ok && save_routing(m, out, err);
+    struct error why = {0};
+    struct merging x = {m, &why};
+    if (!checkpoint_export(&m->checkpoint, out, merged, &x, err)) return false;
+    if (*why.msg) return fail(err, "%s", why.msg);
+    return save_routing(m, out, err);
 }

@@ -40,6 +40,13 @@ void linear_dinput(const struct ops *o, const struct bank *b, struct tensor dx, 
                    struct tensor offsets, bool accumulate);
 bool linear_learns(const struct bank *b);
 
+// adapter.c: opens setup.adapter, checks that it fits this base, and lets the whole weights in it take the
+// place of the stored ones; later loads the values of the policy's own leaves.
+bool adapter_open(struct model *m, struct error *err);
+bool adapter_load(struct model *m, struct error *err);
+void adapter_close(struct model *m);
+struct tuning_input tuning_input(const struct model *m);
+
 // A norm's weight and its gradient.
 struct tensor weight_value(const struct model *m, int64_t index);
 struct tensor weight_grad(const struct model *m, int64_t index);

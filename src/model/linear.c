@@ -2,19 +2,22 @@
 // where their matrices lie.
 #include "model/layer.h"
 
-static const struct tuning none;
-
+// The policy whose hooks compute this bank; one without any where it has no adapter.
 static const struct tuning *hooks(const struct bank *b)
 {
-    return b->tuning ? b->tuning : &none;
+    static const struct tuning none;
+    return b->adapter ? b->tuning : &none;
 }
 
 void linear_forward(const struct ops *o, const struct bank *b, struct tensor y, struct tensor x,
                     struct tensor offsets)
 {
-    o->matmul_forward(y, x, &b->value, offsets);
+    if (hooks(b)->forward) {
+        hooks(b)->forward(o, b, y, x, offsets);
+    } else {
+        o->matmul_forward(y, x, &b->value, offsets, false);
+    }
     if (b->bias_value.data) o->bias_forward(y, b->bias_value);
-    if (hooks(b)->forward) hooks(b)->forward(o, b, y, x, offsets);
 }
 
 void linear_dweight(const struct ops *o, struct bank *b, struct tensor dy, struct tensor x,
@@ -28,8 +31,11 @@ void linear_dweight(const struct ops *o, struct bank *b, struct tensor dy, struc
 void linear_dinput(const struct ops *o, const struct bank *b, struct tensor dx, struct tensor dy,
                    struct tensor offsets, bool accumulate)
 {
-    o->matmul_dinput(dx, dy, &b->value, offsets, accumulate);
-    if (hooks(b)->dinput) hooks(b)->dinput(o, b, dx, dy, offsets);
+    if (hooks(b)->dinput) {
+        hooks(b)->dinput(o, b, dx, dy, offsets, accumulate);
+    } else {
+        o->matmul_dinput(dx, dy, &b->value, offsets, accumulate);
+    }
 }
 
 bool linear_learns(const struct bank *b)
@@ -60,7 +66,7 @@ static void bind_side(struct binding *at, struct bank *b, struct matrices *side,
     *side = (struct matrices){.groups = b->groups, .rows = b->out, .cols = b->in};
     bool any = !grads;
     for (int64_t g = 0; g < b->groups; g++) {
-        const struct weight *x = &w[b->source[g].weight];
+        const struct weight *x = &w[b->weight[g]];
         side->dtype = grads ? DTYPE_F32 : x->value.dtype;
         any |= x->learns;
     }
@@ -68,11 +74,9 @@ static void bind_side(struct binding *at, struct bank *b, struct matrices *side,
     void **table = arena_bytes(at->a, bytes);
     if (!table) return;
     for (int64_t g = 0; g < b->groups; g++) {
-        const struct weight *x = &w[b->source[g].weight];
+        const struct weight *x = &w[b->weight[g]];
         const struct tensor t = grads ? x->grad : x->value;
-        char *p = t.data;
-        if (p) p += (size_t)b->source[g].offset * dtype_size(t.dtype);
-        at->m->setup.ops->upload(&table[g], &p, sizeof p);
+        at->m->setup.ops->upload(&table[g], &t.data, sizeof t.data);
     }
     side->data = table;
 }

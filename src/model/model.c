@@ -28,18 +28,18 @@ static void choose_copy_type(struct bank *b, void *user)
 {
     struct copy_choice *choice = user;
     struct weight *w = choice->m->weights.weight;
-    const enum dtype stored = w[b->source[0].weight].stored.dtype;
+    const enum dtype stored = w[b->weight[0]].stored.dtype;
     bool all = true;
     for (int64_t g = 0; g < b->groups; g++) {
-        const struct weight *x = &w[b->source[g].weight];
+        const struct weight *x = &w[b->weight[g]];
         all &= x->learns;
         if (x->stored.dtype == stored || !choice->ok) continue;
         choice->ok = fail(choice->err, "%s: tensor %s is %s, but %s is %s; one type expected",
                           choice->m->setup.dir, x->name, dtype_name(x->stored.dtype),
-                          w[b->source[0].weight].name, dtype_name(stored));
+                          w[b->weight[0]].name, dtype_name(stored));
     }
     for (int64_t g = 0; g < b->groups; g++) {
-        w[b->source[g].weight].copy_type = all ? activation_type(choice->m) : stored;
+        w[b->weight[g]].copy_type = all ? activation_type(choice->m) : stored;
     }
 }
 
@@ -53,26 +53,82 @@ static bool choose_copy_types(struct model *m, struct error *err)
     return choice.ok;
 }
 
-static void set_tuning(struct bank *b, void *user)
+static void count_bank(struct bank *b, void *user)
 {
-    const struct model *m = user;
-    b->tuning = m->setup.tuning;
+    (void)b;
+    ++*(int64_t *)user;
 }
 
-// The lowest layer that anything learns in; -1 if the embedding does.
-static void find_first_learning(struct model *m)
+static void list_bank(struct bank *b, void *user)
 {
-    const struct weights *w = &m->weights;
-    int64_t first = m->config.n_layers;
-    for (int64_t l = m->config.n_layers - 1; l >= 0; l--) {
-        const struct layer *layer = &m->layer[l];
-        const int64_t next =
-            l + 1 < m->config.n_layers ? m->layer[l + 1].input_norm : m->final_norm;
-        for (int64_t i = layer->input_norm; i < next; i++) { // a layer's weights lie together
-            if (w->weight[i].learns) first = l;
-        }
+    struct model *m = user;
+    b->tuning = m->setup.tuning;
+    m->bank[m->n_banks++] = b;
+}
+
+static bool list_banks(struct model *m, struct error *err)
+{
+    int64_t n = 0;
+    for (int64_t l = 0; l < m->config.n_layers; l++) {
+        layer_each_bank(&m->layer[l], count_bank, &n);
     }
-    m->first_learning = w->weight[m->embedding].learns ? -1 : first;
+    m->bank = mem_zalloc((size_t)n, sizeof *m->bank);
+    if (!m->bank) return fail(err, "%s: no memory for %" PRId64 " linears", m->setup.dir, n);
+    for (int64_t l = 0; l < m->config.n_layers; l++) {
+        layer_each_bank(&m->layer[l], list_bank, m);
+    }
+    return true;
+}
+
+struct tuning_input tuning_input(const struct model *m)
+{
+    return (struct tuning_input){.ops = m->setup.ops,
+                                 .config = &m->config,
+                                 .options = &m->setup.tuning_options,
+                                 .weights = &m->weights,
+                                 .bank = m->bank,
+                                 .n_banks = m->n_banks,
+                                 .compute = m->acts->dtype,
+                                 .adapter = m->adapter_path ? &m->adapter : NULL,
+                                 .prefix = m->adapter_path ? m->setup.tuning->format->prefix : ""};
+}
+
+bool model_learns(const struct model *m)
+{
+    return m->setup.tuning && !m->setup.frozen;
+}
+
+// The lowest layer that anything learns in; -1 if the embedding does. `gates`: the routing has leaves.
+static void find_first_learning(struct model *m, bool gates)
+{
+    int64_t first = m->config.n_layers;
+    for (int64_t i = 0; i < m->weights.count; i++) {
+        const struct weight *x = &m->weights.weight[i];
+        if (x->learns && x->layer >= 0 && x->layer < first) first = x->layer;
+    }
+    for (int64_t i = 0; i < m->n_banks; i++) {
+        const struct bank *b = m->bank[i];
+        if (b->adapter && b->tuning->dweight && b->layer < first) first = b->layer;
+    }
+    for (int64_t l = 0; gates && l < first; l++) {
+        if (m->config.moe_layer[l]) first = l;
+    }
+    m->first_learning = m->weights.weight[m->embedding].learns ? -1 : first;
+}
+
+// Rows of an expert's linear: every slot of every token may come to one layer's bank.
+static void set_most_rows(struct model *m)
+{
+    const struct routing *r = m->setup.routing;
+    for (int64_t i = 0; i < m->n_banks; i++) {
+        struct bank *b = m->bank[i];
+        int64_t slots = 1;
+        if (b->part == PART_EXPERT) {
+            slots = r->slots(m->routing_state, b->layer, model_learns(m));
+            if (model_learns(m) && r->active) slots = r->active(m->routing_state, b->layer);
+        }
+        b->max_rows = m->setup.max_tokens * slots;
+    }
 }
 
 static void fill_rope(struct model *m, float *table)
@@ -128,12 +184,22 @@ static bool layout_state(struct model *m, struct error *err)
     a->used = 0;
     memset(a->by_purpose, 0, sizeof a->by_purpose);
     m->leaves.count = 0;
+    m->leaves.frozen = !model_learns(m);
     if (!tuning_leaves(&m->weights, s->ops, &m->leaves, a, err)) return false;
+    const int64_t whole = m->leaves.count;
     if (m->config.n_experts &&
         !s->routing->open(&m->routing_state, s->ops, &m->config, &s->routing_options, s->max_tokens,
                           a, &m->leaves, err)) {
         return false;
     }
+    const bool gates = m->leaves.count > whole;
+    set_most_rows(m);
+    const struct tuning_input in = tuning_input(m);
+    if (s->tuning && s->tuning->open &&
+        !s->tuning->open(&m->tuning_state, &in, a, &m->leaves, err)) {
+        return false;
+    }
+    find_first_learning(m, gates);
     router_losses_open(&m->router_losses, s->ops, &m->config, s->routing, &s->routing_options,
                        s->max_tokens, a);
     weights_bind(m, a);
@@ -153,7 +219,7 @@ static void measure_work(struct model *m)
     m->work.base = NULL;
     acts_layout(m->acts, &m->work, m, n, false);
     size_t capacity = m->work.used;
-    if (m->setup.tuning) {
+    if (model_learns(m)) {
         acts_layout(m->acts, &m->work, m, n, true);
         if (m->work.used > capacity) capacity = m->work.used;
     }
@@ -178,23 +244,27 @@ static bool open_parts(struct model *m, struct error *err)
         return fail(err, "%s: no memory for %zu layers", s->dir, L);
     }
     m->acts->dtype = activation_type(m);
-    return weights_collect(m, family, err);
+    return weights_collect(m, family, err) && list_banks(m, err) && adapter_open(m, err);
+}
+
+// What learns whole.
+static bool choose_weights(struct model *m, struct error *err)
+{
+    const struct tuning *t = m->setup.tuning;
+    const struct tuning_input in = tuning_input(m);
+    if (t && t->choose && !t->choose(&m->tuning_state, &in, err)) return false;
+    return tuning_choose(model_learns(m) ? t : NULL, m->tuning_state, &m->weights,
+                         &m->setup.tuning_options, err);
 }
 
 bool model_open(struct model *m, const struct model_setup *s, struct error *err)
 {
     *m = (struct model){.setup = *s};
-    if (!open_parts(m, err) ||
-        !tuning_choose(s->tuning, &m->weights, &m->config, &s->tuning_options, err) ||
-        !choose_copy_types(m, err)) {
+    if (!open_parts(m, err) || !choose_weights(m, err) || !choose_copy_types(m, err)) {
         model_close(m);
         return false;
     }
-    for (int64_t l = 0; l < m->config.n_layers; l++) {
-        layer_each_bank(&m->layer[l], set_tuning, m);
-    }
     m->router_loss_weight = 1;
-    find_first_learning(m);
     if (!check_routing(m, err) || !layout_state(m, err)) {
         model_close(m);
         return false;
@@ -223,10 +293,11 @@ static bool load_routing(struct model *m, struct error *err)
     static const char *const files[] = {"moe_bias_states.json", "forced_experts_records.json"};
     const struct routing *r = m->setup.routing;
     if (!m->routing_state) return true;
-    if (r->load) return r->load(m->routing_state, m->setup.dir, err);
+    const char *dir = m->setup.adapter ? m->setup.adapter : m->setup.dir;
+    if (r->load) return r->load(m->routing_state, dir, err);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char path[4096];
-        if (!path_join(path, sizeof path, m->setup.dir, files[i], err)) return false;
+        if (!path_join(path, sizeof path, dir, files[i], err)) return false;
         if (!file_exists(path)) continue;
         log_warning("%s: the model was trained with another routing, and runs with %s here", path,
                     r->name);
@@ -236,16 +307,29 @@ static bool load_routing(struct model *m, struct error *err)
 
 bool model_allocate(struct model *m, struct error *err)
 {
-    return allocate(m, &m->state, err) && allocate(m, &m->work, err) && layout_state(m, err) &&
-           (m->setup.tuning || load_routing(m, err));
+    if (!allocate(m, &m->state, err) || !allocate(m, &m->work, err) || !layout_state(m, err) ||
+        !adapter_load(m, err)) {
+        return false;
+    }
+    model_refresh(m);
+    return model_learns(m) || load_routing(m, err);
+}
+
+void model_refresh(struct model *m)
+{
+    const struct tuning *t = m->setup.tuning;
+    if (t && t->refresh) t->refresh(m->tuning_state);
 }
 
 void model_close(struct model *m)
 {
     if (m->routing_state) m->setup.routing->close(m->routing_state);
+    if (m->tuning_state) m->setup.tuning->close(m->tuning_state);
     if (m->state.base) m->setup.ops->release(m->state.base, m->state.capacity);
     if (m->work.base) m->setup.ops->release(m->work.base, m->work.capacity);
     weights_free(m);
+    adapter_close(m);
+    mem_free(m->bank);
     leaves_free(&m->leaves);
     checkpoint_close(&m->checkpoint);
     if (m->acts) mem_free(m->acts->layer);
@@ -286,7 +370,7 @@ static void router_row(void *user, int64_t layer, int64_t expert, float *row)
     struct model *m = user;
     const struct matrices *w = &m->layer[layer].router.value;
     const size_t bytes = (size_t)w->cols * dtype_size(w->dtype);
-    const char *data = m->weights.weight[m->layer[layer].router.source[0].weight].value.data;
+    const char *data = m->weights.weight[m->layer[layer].router.weight[0]].value.data;
     char raw[sizeof(float)];
     for (int64_t c = 0; c < w->cols; c++) {
         const size_t size = dtype_size(w->dtype);

@@ -18,9 +18,11 @@ struct model_setup {
     struct routing_options routing_options;
     const struct tuning *tuning; // NULL: nothing learns (evaluation, generation)
     struct tuning_options tuning_options;
-    int64_t max_tokens; // largest batch
-    int64_t cache_rows; // rows of the KV cache, over all sequences; 0: none
-    bool recompute;     // keep layer inputs and routes only; the rest is computed again going back
+    const char *adapter; // folder of an adapter of that tuning to begin from; NULL: none
+    bool frozen;         // the adapter takes part, but nothing learns
+    int64_t max_tokens;  // largest batch
+    int64_t cache_rows;  // rows of the KV cache, over all sequences; 0: none
+    bool recompute;      // keep layer inputs and routes only; the rest is computed again going back
 };
 
 struct layer; // banks and norms of one block (model/layer.h)
@@ -31,8 +33,14 @@ struct model {
     struct model_config config;
     struct checkpoint checkpoint;
     struct weights weights;
-    struct leaves leaves; // what learns: the tuning's, then the routing's
+    struct leaves leaves; // what learns: whole weights, then the routing's, then adapters
     struct routing_state *routing_state;
+    struct tuning_state *tuning_state;
+    struct bank **bank; // (n_banks) every linear of the layers
+    int64_t n_banks;
+    struct safetensors adapter; // the file of setup.adapter
+    char *adapter_path;
+    uint64_t pass;       // number of the micro-batch under way in the run; set by who trains
     struct layer *layer; // (n_layers)
     struct acts *acts;
     struct bank head_bank;
@@ -72,6 +80,9 @@ double model_take_router_loss(struct model *m); // the same for the router's los
 void model_take_usage(struct model *m, float *usage);
 // The routing's phase begins (routing.h).
 bool model_begin_phase(struct model *m, int64_t phase, struct error *err);
+bool model_learns(const struct model *m); // a tuning, and not frozen
+// Leaves have other values now: what depends on them follows. After a load and after each step.
+void model_refresh(struct model *m);
 
 // After a forward: logits (n_rows, V) F32 in host memory, of the given rows of the batch.
 void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *logits);
@@ -81,5 +92,14 @@ void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *lo
 struct tensor model_router_logits(const struct model *m, int64_t layer);
 struct route model_route(const struct model *m, int64_t layer);
 
-// The base's folder again, with what learnt in it (leaf values rounded to the stored types).
+// The base's folder again, with what learnt in it (values rounded to the stored types): whole weights as
+// they are, adapters merged.
 bool model_export(const struct model *m, const char *out, struct error *err);
+// The stored value of one tensor of the checkpoint with what learnt in it, into `bytes` of its type and
+// size; false: nothing in it differs from what is stored.
+bool model_merged_tensor(const struct model *m, const struct st_entry *e, void *bytes,
+                         struct error *err);
+
+// An adapter's folder (adapter.c): the tuning's own files, whole weights that learnt in their stored types,
+// moetune_adapter.json with the base's fingerprint, the routing's state.
+bool model_save_adapter(const struct model *m, const char *dir, struct error *err);

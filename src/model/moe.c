@@ -34,6 +34,8 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
         linear_forward(o, &l->router, a->z, a->n2, tensor_absent());
         const struct route_input in = route_input(m, l, a);
         m->setup.routing->select(m->routing_state, &a->route, &in);
+        const struct tuning *t = m->setup.tuning;
+        if (t && t->route) t->route(m->tuning_state, l->index, a->route.expert, a->route.weight);
     }
     const struct dispatch *d = &a->dispatch;
     const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);

@@ -45,6 +45,8 @@ void model_forward(struct model *m, const struct batch *b, const int32_t *cache_
     struct acts *a = m->acts;
     assert(b->n > 0 && b->n <= m->setup.max_tokens);
     acts_layout(a, &m->work, m, b->n, training);
+    const struct tuning *t = m->setup.tuning;
+    if (t && t->begin) t->begin(m->tuning_state, m->pass, training && model_learns(m));
     a->cached = cache_row != NULL;
     upload_batch(m, b, cache_row);
     const bool router_losses = training && router_losses_on(&m->router_losses);

@@ -33,12 +33,10 @@ static struct bank *bank_of(struct layer *l, enum role r)
     case ROLE_ROUTER:
         return &l->router;
     case ROLE_EXPERT_GATE:
-    case ROLE_EXPERTS_GATE_UP:
         return &l->experts.gate;
     case ROLE_EXPERT_UP:
         return &l->experts.up;
     case ROLE_EXPERT_DOWN:
-    case ROLE_EXPERTS_DOWN:
         return &l->experts.down;
     case ROLE_SHARED_GATE:
         return &l->shared.gate;
@@ -75,6 +73,41 @@ static int64_t *norm_of(struct model *m, struct layer *l, enum role r)
     }
 }
 
+static enum weight_part part_of(enum role r)
+{
+    switch (r) {
+    case ROLE_EMBEDDING:
+    case ROLE_HEAD:
+        return PART_EMBEDDING;
+    case ROLE_Q:
+    case ROLE_K:
+    case ROLE_V:
+    case ROLE_O:
+    case ROLE_Q_BIAS:
+    case ROLE_K_BIAS:
+    case ROLE_V_BIAS:
+    case ROLE_O_BIAS:
+        return PART_ATTENTION;
+    case ROLE_GATE:
+    case ROLE_UP:
+    case ROLE_DOWN:
+        return PART_DENSE;
+    case ROLE_EXPERT_GATE:
+    case ROLE_EXPERT_UP:
+    case ROLE_EXPERT_DOWN:
+        return PART_EXPERT;
+    case ROLE_SHARED_GATE:
+    case ROLE_SHARED_UP:
+    case ROLE_SHARED_DOWN:
+    case ROLE_SHARED_SCALE:
+        return PART_SHARED;
+    case ROLE_ROUTER:
+        return PART_ROUTER;
+    default:
+        return PART_NORM;
+    }
+}
+
 // "layers.3.experts.7.up.weight" -> "layers.3.experts.*.up": what an adapter calls the bank.
 static void bank_name(struct bank *b, const char *tensor, int64_t expert)
 {
@@ -94,43 +127,28 @@ static void bank_name(struct bank *b, const char *tensor, int64_t expert)
     if (weight && !weight[7]) *weight = 0;
 }
 
-static bool bank_open(struct bank *b, const char *tensor, int64_t expert, int64_t groups,
-                      int64_t out, int64_t in, struct error *err)
+static bool bank_open(struct bank *b, const struct weight *w, int64_t groups, struct error *err)
 {
-    if (b->source) return true;
-    b->groups = groups, b->out = out, b->in = in, b->bias = -1;
-    bank_name(b, tensor, expert);
-    b->source = mem_zalloc((size_t)groups, sizeof *b->source);
-    return b->source || fail(err, "%s: no memory", b->name);
+    if (b->weight) return true;
+    b->groups = groups, b->out = w->stored.dim[0], b->in = w->stored.dim[1], b->bias = -1;
+    b->part = w->part, b->layer = w->layer;
+    bank_name(b, w->name, w->expert);
+    b->weight = mem_zalloc((size_t)groups, sizeof *b->weight);
+    return b->weight || fail(err, "%s: no memory", b->name);
 }
 
-static bool place_matrix(struct layer *l, const struct tensor_spec *s, int64_t weight,
-                         int64_t n_experts, struct error *err)
+static bool place_matrix(struct model *m, enum role role, int64_t index, struct error *err)
 {
-    struct bank *b = bank_of(l, s->role);
-    if (s->rank == 1) {
-        b->bias = weight;
+    struct weight *w = &m->weights.weight[index];
+    struct bank *b = bank_of(&m->layer[w->layer], role);
+    if (w->stored.rank == 1) {
+        b->bias = index;
         return true;
     }
-    if (s->rank == 2) {
-        const int64_t g = s->expert >= 0 ? s->expert : 0;
-        if (!bank_open(b, s->name, s->expert, s->expert >= 0 ? n_experts : 1, s->dim[0], s->dim[1],
-                       err)) {
-            return false;
-        }
-        b->source[g] = (struct matrix_source){weight, 0};
-        return true;
-    }
-    // Fused over experts; gate and up one above the other.
-    const int64_t E = s->dim[0], block = s->dim[1] * s->dim[2];
-    const int halves = s->role == ROLE_EXPERTS_GATE_UP ? 2 : 1;
-    struct bank *half[2] = {b, &l->experts.up};
-    for (int h = 0; h < halves; h++) {
-        if (!bank_open(half[h], s->name, -1, E, s->dim[1] / halves, s->dim[2], err)) return false;
-        for (int64_t e = 0; e < E; e++) {
-            half[h]->source[e] = (struct matrix_source){weight, e * block + h * (block / halves)};
-        }
-    }
+    if (!bank_open(b, w, w->expert >= 0 ? m->config.n_experts : 1, err)) return false;
+    w->bank = b;
+    w->group = w->expert >= 0 ? w->expert : 0;
+    b->weight[w->group] = index;
     return true;
 }
 
@@ -165,27 +183,57 @@ static bool check_entry(const struct model *m, const struct tensor_spec *s,
     return false;
 }
 
+struct collector {
+    struct model *m;
+    const struct family *family;
+};
+
+static bool add_weight(struct model *m, enum role role, const struct weight *w, struct error *err)
+{
+    struct weights *all = &m->weights;
+    struct weight *grown = array_grow(all->weight, all->count, &all->capacity, sizeof *grown);
+    if (!grown) return fail(err, "no memory for the list of tensors");
+    all->weight = grown;
+    const int64_t index = all->count++;
+    all->weight[index] = *w;
+    all->weight[index].value = w->stored;
+    all->weight[index].grad = tensor_absent();
+    all->weight[index].leaf = -1;
+    all->weight[index].part = part_of(role);
+    int64_t *norm = norm_of(m, w->layer >= 0 ? &m->layer[w->layer] : NULL, role);
+    if (!norm) return place_matrix(m, role, index, err);
+    *norm = index;
+    return true;
+}
+
+// The matrices of one tensor that holds all experts' (E, rows, C), gate and up one above the other.
+static bool add_fused(const struct collector *c, const struct tensor_spec *s,
+                      const struct st_entry *e, struct error *err)
+{
+    static const enum role both[] = {ROLE_EXPERT_GATE, ROLE_EXPERT_UP}, one[] = {ROLE_EXPERT_DOWN};
+    const bool gate_up = s->role == ROLE_EXPERTS_GATE_UP;
+    const int64_t halves = gate_up ? 2 : 1, rows = s->dim[1] / halves;
+    for (int64_t i = 0; i < s->dim[0] * halves; i++) {
+        const enum role role = (gate_up ? both : one)[i % halves];
+        struct weight w = {.entry = e, .offset = i * rows * s->dim[2], .layer = s->layer};
+        w.expert = i / halves;
+        family_name(w.name, sizeof w.name, c->family, role, w.layer, w.expert);
+        char *data = (char *)e->tensor.data + (size_t)w.offset * dtype_size(e->tensor.dtype);
+        w.stored = tensor_2d(data, e->tensor.dtype, rows, s->dim[2]);
+        if (!add_weight(c->m, role, &w, err)) return false;
+    }
+    return true;
+}
+
 static bool collect_one(void *user, const struct tensor_spec *s, struct error *err)
 {
-    struct model *m = user;
-    const struct st_entry *e = checkpoint_find(&m->checkpoint, s->name);
-    if (!check_entry(m, s, e, err)) return false;
-    struct weights *w = &m->weights;
-    struct weight *grown = array_grow(w->weight, w->count, &w->capacity, sizeof *grown);
-    if (!grown) return fail(err, "no memory for the list of tensors");
-    w->weight = grown;
-    const int64_t index = w->count++;
-    w->weight[index] = (struct weight){.stored = e->tensor, .value = e->tensor, .leaf = -1};
-    w->weight[index].grad = tensor_absent();
-    snprintf(w->weight[index].name, sizeof w->weight[index].name, "%s", s->name);
-
-    struct layer *l = s->layer >= 0 ? &m->layer[s->layer] : NULL;
-    int64_t *norm = norm_of(m, l, s->role);
-    if (norm) {
-        *norm = index;
-        return true;
-    }
-    return place_matrix(l, s, index, m->config.n_experts, err);
+    const struct collector *c = user;
+    const struct st_entry *e = checkpoint_find(&c->m->checkpoint, s->name);
+    if (!check_entry(c->m, s, e, err)) return false;
+    if (s->rank == 3) return add_fused(c, s, e, err);
+    struct weight w = {.entry = e, .stored = e->tensor, .layer = s->layer, .expert = s->expert};
+    snprintf(w.name, sizeof w.name, "%s", s->name);
+    return add_weight(c->m, s->role, &w, err);
 }
 
 static int by_name(const void *a, const void *b)
@@ -206,7 +254,7 @@ static bool nothing_left_over(const struct model *m, struct error *err)
     const char **names = mem_alloc((size_t)w->count * sizeof *names);
     if (!names) return fail(err, "no memory for the list of tensors");
     for (int64_t i = 0; i < w->count; i++) {
-        names[i] = w->weight[i].name;
+        names[i] = w->weight[i].entry->name;
     }
     qsort(names, (size_t)w->count, sizeof *names, by_name);
     bool ok = true;
@@ -226,8 +274,8 @@ static bool nothing_left_over(const struct model *m, struct error *err)
 static bool open_head(struct model *m, struct error *err)
 {
     struct bank *b = &m->head_bank;
-    if (!bank_open(b, "lm_head", -1, 1, m->config.vocab, m->config.width, err)) return false;
-    b->source[0] = (struct matrix_source){m->head, 0};
+    if (!bank_open(b, &m->weights.weight[m->head], 1, err)) return false;
+    b->weight[0] = m->head;
     return true;
 }
 
@@ -243,7 +291,8 @@ bool weights_collect(struct model *m, const struct family *f, struct error *err)
         layer->moe = m->config.moe_layer[l];
         layer->input_norm = layer->post_norm = layer->q_norm = layer->k_norm = -1;
     }
-    if (!shapes_visit(f, &m->config, fused, collect_one, m, err)) return false;
+    struct collector c = {m, f};
+    if (!shapes_visit(f, &m->config, fused, collect_one, &c, err)) return false;
     if (m->config.tied_head) m->head = m->embedding;
     return open_head(m, err) && nothing_left_over(m, err);
 }
@@ -273,8 +322,8 @@ void layer_each_bank(struct layer *l, void (*fn)(struct bank *b, void *user), vo
 static void free_bank(struct bank *b, void *user)
 {
     (void)user;
-    mem_free(b->source);
-    b->source = NULL;
+    mem_free(b->weight);
+    b->weight = NULL;
 }
 
 void weights_free(struct model *m)

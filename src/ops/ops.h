@@ -103,13 +103,13 @@ struct ops {
 
     // A linear over a bank: rows [offsets[g], offsets[g+1]) of x meet matrix g. offsets (G+1) I32, or
     // absent: G = 1 and all rows. y and x may differ in type (the router's y is F32).
-    //   y (R,rows) = x (R,cols) W_g^T
+    //   y (R,rows) = x (R,cols) W_g^T, or += if accumulate
     void (*matmul_forward)(struct tensor y, struct tensor x, const struct matrices *w,
-                           struct tensor offsets);
+                           struct tensor offsets, bool accumulate);
     //   dx (R,cols) = dy (R,rows) W_g, or += if accumulate
     void (*matmul_dinput)(struct tensor dx, struct tensor dy, const struct matrices *w,
                           struct tensor offsets, bool accumulate);
-    //   dW_g (rows,cols) F32 += dy^T x over the rows of g
+    //   dW_g (rows,cols) F32 += dy^T x over the rows of g; a NULL pointer: that one is not computed
     void (*matmul_dweight)(const struct matrices *dw, struct tensor dy, struct tensor x,
                            struct tensor offsets);
 

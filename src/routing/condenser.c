@@ -47,7 +47,7 @@ static void own_gates(const struct routing_state *st, struct tensor own,
 {
     struct own_rows w;
     const struct ops *o = st->gates.ops;
-    o->matmul_forward(own, in->x, own_rows(&w, st, in->layer, false), tensor_absent());
+    o->matmul_forward(own, in->x, own_rows(&w, st, in->layer, false), tensor_absent(), false);
     if (st->options.condenser_gate == CONDENSER_SIGMOID) {
         o->sigmoid_forward(own, own);
     } else {

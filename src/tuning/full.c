@@ -1,9 +1,9 @@
 // tuning/full.c - every weight learns.
 #include "tuning/policies.h"
 
-static bool learns(const struct weight *w, const struct model_config *c)
+static bool learns(const struct tuning_state *st, const struct weight *w)
 {
-    (void)w, (void)c;
+    (void)st, (void)w;
     return true;
 }
 

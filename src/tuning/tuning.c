@@ -1,10 +1,12 @@
 // tuning/tuning.c - the registry, and what every policy shares: the globs and the leaves of weights that
-// learn whole.
+// learn whole, and the small things that adapters are made of.
 #include "tuning/tuning.h"
 
 #include "base/mem.h"
 #include "tuning/policies.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 const struct tuning *const tunings[] = {&tuning_full, NULL};
@@ -16,6 +18,19 @@ const struct tuning *tuning_find(const char *name, struct error *err)
     }
     fail(err, "tuning '%s' is not known", name);
     return NULL;
+}
+
+bool tuning_of_adapter(const struct tuning **t, struct tuning_options *r, const char *dir,
+                       struct error *err)
+{
+    bool mine = false;
+    for (int i = 0; tunings[i]; i++) {
+        *t = tunings[i];
+        if (!tunings[i]->format) continue;
+        if (!tunings[i]->format->read(&mine, r, dir, err)) return false;
+        if (mine) return true;
+    }
+    return fail(err, "%s: no adapter that is known here", dir);
 }
 
 bool glob_match(const char *pattern, const char *name)
@@ -40,27 +55,16 @@ bool glob_match(const char *pattern, const char *name)
     return !*pattern;
 }
 
-// One glob of a list: sets learns where it matches.
-static bool apply_glob(const char *pattern, bool learns, const char *option, struct weights *w,
-                       struct error *err)
-{
-    int64_t matches = 0;
-    for (int64_t i = 0; i < w->count; i++) {
-        if (!glob_match(pattern, w->weight[i].name)) continue;
-        w->weight[i].learns = learns;
-        matches++;
-    }
-    return matches || fail(err, "--%s: '%s' matches no parameter of the model", option, pattern);
-}
+// Calls fn for each entry of a comma-separated list until one returns false.
+typedef bool (*glob_visitor)(void *user, const char *pattern, struct error *err);
 
-static bool apply_globs(const char *list, bool learns, const char *option, struct weights *w,
-                        struct error *err)
+static bool each_glob(const char *list, glob_visitor fn, void *user, struct error *err)
 {
     while (list && *list) {
         const size_t n = strcspn(list, ",");
         char *pattern = mem_strndup(list, n);
-        if (!pattern) return fail(err, "--%s: no memory", option);
-        const bool ok = !n || apply_glob(pattern, learns, option, w, err);
+        if (!pattern) return fail(err, "no memory for a list of globs");
+        const bool ok = !n || fn(user, pattern, err);
         mem_free(pattern);
         if (!ok) return false;
         list += n + (list[n] == ',');
@@ -68,15 +72,36 @@ static bool apply_globs(const char *list, bool learns, const char *option, struc
     return true;
 }
 
-bool tuning_choose(const struct tuning *t, struct weights *w, const struct model_config *c,
+struct choice {
+    struct weights *w;
+    const char *option;
+    bool learns;
+};
+
+// One glob of a list: sets learns where it matches. A matrix within a fused tensor goes by that name, too.
+static bool apply_glob(void *user, const char *pattern, struct error *err)
+{
+    const struct choice *c = user;
+    int64_t matches = 0;
+    for (int64_t i = 0; i < c->w->count; i++) {
+        struct weight *x = &c->w->weight[i];
+        if (!glob_match(pattern, x->name) && !glob_match(pattern, x->entry->name)) continue;
+        x->learns = c->learns;
+        matches++;
+    }
+    return matches || fail(err, "--%s: '%s' matches no parameter of the model", c->option, pattern);
+}
+
+bool tuning_choose(const struct tuning *t, const struct tuning_state *st, struct weights *w,
                    const struct tuning_options *r, struct error *err)
 {
     for (int64_t i = 0; i < w->count; i++) {
-        w->weight[i].learns = t && t->learns(&w->weight[i], c);
+        w->weight[i].learns = t && t->learns && t->learns(st, &w->weight[i]);
     }
     if (!t) return true;
-    return apply_globs(r->train, true, "train", w, err) &&
-           apply_globs(r->freeze, false, "freeze", w, err);
+    struct choice train = {w, "train", true}, freeze = {w, "freeze", false};
+    return each_glob(r->train, apply_glob, &train, err) &&
+           each_glob(r->freeze, apply_glob, &freeze, err);
 }
 
 bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, struct arena *a,
@@ -96,4 +121,62 @@ bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, s
         if (f->copy.data) o->convert(f->copy, f->value);
     }
     return true;
+}
+
+static const char *last_part(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return dot ? dot + 1 : name;
+}
+
+struct match {
+    const struct bank *bank;
+    bool found;
+};
+
+static bool match_module(void *user, const char *pattern, struct error *err)
+{
+    (void)err;
+    struct match *m = user;
+    m->found |= glob_match(pattern, m->bank->name) || glob_match(pattern, last_part(m->bank->name));
+    return true;
+}
+
+bool bank_matches(const struct bank *b, const char *globs)
+{
+    struct match m = {b, false};
+    each_glob(globs, match_module, &m, NULL);
+    return m.found;
+}
+
+struct matrices tuning_matrices(const struct ops *o, struct arena *a, struct tensor t,
+                                int64_t groups)
+{
+    void **table = arena_bytes(a, (size_t)groups * sizeof *table);
+    const int64_t rows = t.dim[0] / groups;
+    const size_t bytes = (size_t)(rows * t.dim[1]) * dtype_size(t.dtype);
+    for (int64_t g = 0; table && g < groups; g++) {
+        char *p = (char *)t.data + (size_t)g * bytes;
+        o->upload(&table[g], &p, sizeof p);
+    }
+    return (struct matrices){groups, rows, t.dim[1], t.dtype, table};
+}
+
+struct matrices matrices_part(const struct matrices *m, int64_t first, int64_t n)
+{
+    struct matrices part = *m;
+    part.groups = n;
+    part.data = m->data + first;
+    return part;
+}
+
+void bank_module(char out[NAME_MAX_LENGTH], const struct bank *b, int64_t group)
+{
+    const char *star = strchr(b->name, '*');
+    if (star) {
+        snprintf(out, NAME_MAX_LENGTH, "%.*s%" PRId64 "%s", (int)(star - b->name), b->name, group,
+                 star + 1);
+    } else {
+        snprintf(out, NAME_MAX_LENGTH, "%s", b->name);
+    }
 }

@@ -1,23 +1,47 @@
-// tuning/tuning.h - which weights learn, and in what shape. A weight is one tensor of the checkpoint; a
-// bank is a linear: G matrices of one shape (G = 1 in attention, E in the experts). A policy turns
-// weights and banks into leaves; the optimizer, clipping and checkpoints know only leaves. Must not
-// know routing, model internals or training.
+// tuning/tuning.h - which weights learn, and in what shape. A weight is one matrix or vector of the
+// checkpoint (one expert's matrix also where the checkpoint fuses experts); a bank is a linear: G matrices
+// of one shape (G = 1 in attention, E in the experts). A policy turns weights and banks into leaves; the
+// optimizer, clipping and checkpoints know only leaves. Must not know routing, model internals or training.
+//
+// Two ways to learn go together in every policy:
+//   whole weights   `learns` says which (full, esft), the globs --train and --freeze change its answer
+//   adapters        `open` attaches state of its own to banks (smt, lora, dora), and hooks compute with it
+// A policy that must first look at data to choose names another as its `scoring`: a stage before, in which
+// nothing moves and hooks only observe; its `finish` writes the choice into a file that the policy reads.
 #pragma once
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/leaf.h"
+#include "io/checkpoint.h"
 #include "model/config.h"
 #include "ops/ops.h"
 
-// One tensor of the checkpoint.
+struct bank;
+struct tuning;
+
+// One matrix or vector of the checkpoint.
 struct weight {
-    char name[NAME_MAX_LENGTH];
-    struct tensor stored; // mapped, read-only, in its stored type, possibly unaligned
-    struct tensor value;  // what the forward pass reads: stored, or a leaf's copy or master
-    struct tensor grad;   // F32, absent when frozen
-    bool learns;          // whole, as tuning_choose decided
-    enum dtype copy_type; // type of the working copy if it learns; F32: the master serves
-    int64_t leaf;         // index of its leaf, -1 if frozen
+    char name[NAME_MAX_LENGTH]; // Hugging Face name; of an expert's own matrix where they are fused
+    const struct st_entry *entry; // the tensor of the checkpoint that holds it,
+    int64_t offset;               // from this element on
+    struct tensor stored;         // mapped, read-only, in its stored type, possibly unaligned
+    struct tensor value;          // what the forward pass reads: stored, or a leaf's copy or master
+    struct tensor grad;           // F32, absent when frozen
+    bool learns;                  // whole, as tuning_choose decided
+    enum dtype copy_type;         // type of the working copy if it learns; F32: the master serves
+    int64_t leaf;                 // index of its leaf, -1 if frozen
+    int64_t layer, expert;        // -1: of no layer, of no expert
+    const struct bank *bank;      // where it is a matrix of a linear; NULL
+    int64_t group;                // within the bank
+    enum weight_part {
+        PART_EMBEDDING, // and the head
+        PART_NORM,
+        PART_ATTENTION, // projections and their biases
+        PART_DENSE,     // a dense layer's MLP
+        PART_EXPERT,
+        PART_SHARED, // the shared expert and the gate in front of it
+        PART_ROUTER
+    } part;
 };
 
 struct weights {
@@ -25,62 +49,145 @@ struct weights {
     int64_t count, capacity;
 };
 
-struct tuning;
-
 // A linear: G matrices of one shape (G = 1 in attention, E in the experts), applied to rows sorted by
 // group. `value` and `grad` are bound by the model after the policy has attached.
 struct bank {
-    char name
-        [NAME_MAX_LENGTH]; // "model.layers.3.mlp.experts.*.gate_proj"; for adapters and messages
+    char name[NAME_MAX_LENGTH]; // module: "model.layers.3.mlp.experts.*.gate_proj"; * is the group
+    enum weight_part part;
+    int64_t layer;
     int64_t groups, out,
         in;              // W_g is (out, in), as torch stores it; groups 0: there is no such bank
     int64_t first_group; // of a view of some groups: where they begin in the whole bank
-    struct matrix_source {
-        int64_t weight;          // index in weights
-        int64_t offset;          // first element within it
-    } * source;                  // (groups)
-    int64_t bias;                // weight index of the (out) bias, -1: none
+    int64_t max_rows;    // most rows that a call can have
+    int64_t *weight;     // (groups) indices in weights
+    int64_t bias;        // weight index of the (out) bias, -1: none
     struct matrices value, grad; // grad.data NULL: frozen; a NULL pointer in it: that group is
     struct tensor bias_value, bias_grad;
-    const struct tuning *tuning; // whose hooks apply; NULL: the weights themselves
-    void *adapter;               // the policy's own state for this bank
+    const struct tuning *tuning; // whose hooks apply where `adapter` is set
+    void *adapter;               // the policy's own state for this bank; NULL: it has none
 };
 
 // What the user chose; every field an option of the command line.
 struct tuning_options {
     const char *train;  // comma-separated globs over Hugging Face names that learn besides; NULL
     const char *freeze; // globs that stay frozen; beats train; NULL
+    uint64_t seed;      // of what a policy draws: initial values, dropout
+    // The file in which a choice that was made on data stands (expert_cfg.json, smt_selection.json): given
+    // by the user, or written by the scoring stage. NULL: nothing to choose.
+    const char *selection;
 };
+
+// What a policy sees of the model when it opens.
+struct tuning_input {
+    const struct ops *ops;
+    const struct model_config *config;
+    const struct tuning_options *options;
+    const struct weights *weights;
+    struct bank *const *bank; // (n_banks) every linear of the layers, in the model's order
+    int64_t n_banks;
+    enum dtype compute;                // type of activations
+    const struct safetensors *adapter; // values to begin with; NULL: afresh
+    const char *prefix;                // in front of names in that file
+};
+
+struct tuning_state; // owned by the policy
+
+// One tensor of an adapter's file: views of leaves on the backend.
+struct adapter_tensor {
+    char name[NAME_MAX_LENGTH]; // without the prefix
+    struct tensor value, grad;  // F32; grad absent where nothing learns
+};
+typedef bool (*adapter_visitor)(void *user, const struct adapter_tensor *t, struct error *err);
 
 struct tuning {
     const char *name, *help;
-    // Does this weight learn whole? Asked once for every weight, before the globs are applied.
-    bool (*learns)(const struct weight *w, const struct model_config *c);
-    // Adapter leaves of a bank, appended to `out`. NULL: none.
-    bool (*attach)(struct bank *w, struct leaves *out, struct arena *a,
-                   const struct tuning_options *r, struct error *err);
-    // y (R,out) += the adapter's share (lora, dora). NULL: the weights themselves train.
+    // Checks what needs no weights: ranges, files. NULL: nothing to check.
+    bool (*check)(const struct tuning_options *r, const struct model_config *c, struct error *err);
+    // The stage that must come before, and whether these options need it. NULL: none.
+    const struct tuning *scoring;
+    bool (*needs_scoring)(const struct tuning_options *r);
+
+    // Does this weight learn whole? Asked once for every weight, before the globs are applied. NULL: none
+    // does. `st` is the policy's from `choose`, or NULL.
+    bool (*learns)(const struct tuning_state *st, const struct weight *w);
+    // Reads the selection before `learns` is asked. Where the file is not there yet (only a plan is made)
+    // it takes an upper bound of what it may hold. NULL: nothing to read.
+    bool (*choose)(struct tuning_state **st, const struct tuning_input *in, struct error *err);
+    // Attaches adapters: their leaves appended to `out`, their scratch in the arena, bank->adapter set. Runs
+    // with a measuring arena, then a placing one, on which fresh values are filled. NULL: no adapters.
+    bool (*open)(struct tuning_state **st, const struct tuning_input *in, struct arena *a,
+                 struct leaves *out, struct error *err);
+    void (*close)(struct tuning_state *st);
+    // A forward pass (and its backward pass, and recomputation) begins: `pass` numbers the micro-batches of
+    // a run, so that what is drawn at random is the same after a resume. NULL: nothing.
+    void (*begin)(struct tuning_state *st, uint64_t pass, bool training);
+    // Leaves have other values now: after a load and after each step. NULL: nothing.
+    void (*refresh)(struct tuning_state *st);
+
+    // Linears of banks with an adapter, the product with the bank's own matrices included (linear.h in
+    // model/ has the calls for banks without): y (R,out) without bias; leaf gradients +=; dx (R,in) = or +=.
+    // forward or dinput NULL: as without an adapter. The order of dweight and dinput is the caller's, and dx
+    // may lie where x lay. A view (first_group) may come.
     void (*forward)(const struct ops *o, const struct bank *w, struct tensor y, struct tensor x,
                     struct tensor offsets);
-    // The backward pass in two parts, so that dx may lie where x lay: leaf gradients += first,
-    void (*dweight)(const struct ops *o, struct bank *w, struct tensor dy, struct tensor x,
+    void (*dweight)(const struct ops *o, const struct bank *w, struct tensor dy, struct tensor x,
                     struct tensor offsets);
-    // then dx += the adapter's share.
     void (*dinput)(const struct ops *o, const struct bank *w, struct tensor dx, struct tensor dy,
-                   struct tensor offsets);
-    // Folds the adapter into the bank's weights, so that any Hugging Face reader can load them.
-    void (*merge)(const struct ops *o, struct bank *w);
+                   struct tensor offsets, bool accumulate);
+    // Of a scoring policy: the route of a layer in a forward pass, expert (N,S) I32 and weight (N,S) F32.
+    void (*route)(struct tuning_state *st, int64_t layer, struct tensor expert,
+                  struct tensor weight);
+    bool scores_forward; // of a scoring policy: it needs no backward pass
+    // The scoring stage has ended: writes the selection. NULL: not a scoring policy.
+    bool (*finish)(struct tuning_state *st, const char *path, struct error *err);
+
+    // The result is an adapter, not a model's folder. NULL: it is a model.
+    const struct adapter_format *format;
+    // w (out,in) F32, the bank's own matrix of a group in host memory, becomes the merged one. NULL: nothing to add.
+    bool (*merge)(struct tuning_state *st, const struct bank *b, int64_t group, float *w,
+                  struct error *err);
+    // State besides leaves in a checkpoint (scores so far). NULL: none.
+    bool (*save)(const struct tuning_state *st, const char *dir, struct error *err);
+    bool (*load)(struct tuning_state *st, const char *dir, struct error *err);
+};
+
+// How adapters of a policy are kept in a folder.
+struct adapter_format {
+    const char *file;   // "adapter_model.safetensors"
+    const char *prefix; // in front of each tensor's name: "base_model.model."
+    // Writes the files beside the weights (adapter_config.json, expert_cfg.json).
+    bool (*write)(const struct tuning_state *st, const struct tuning_input *in, const char *dir,
+                  struct error *err);
+    // Is the folder one of this policy's? Then fills the options from it.
+    bool (*read)(bool *mine, struct tuning_options *r, const char *dir, struct error *err);
+    // Every tensor of the adapter, whole weights aside. NULL: none.
+    bool (*tensors)(const struct tuning_state *st, adapter_visitor fn, void *user,
+                    struct error *err);
 };
 
 extern const struct tuning *const tunings[]; // NULL-terminated registry
 const struct tuning *tuning_find(const char *name, struct error *err);
+// The policy whose adapter lies in a folder, with the options that it was made with.
+bool tuning_of_adapter(const struct tuning **t, struct tuning_options *r, const char *dir,
+                       struct error *err);
 
 // Sets `learns` of every weight: what the policy says, then the globs (an entry that matches nothing is
 // an error). t == NULL: nothing learns.
-bool tuning_choose(const struct tuning *t, struct weights *w, const struct model_config *c,
+bool tuning_choose(const struct tuning *t, const struct tuning_state *st, struct weights *w,
                    const struct tuning_options *r, struct error *err);
 // Appends a leaf for each weight that learns whole and, on a placing run, fills its master from the
 // stored values. Call with a measuring arena, then with a placing one.
 bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, struct arena *a,
                    struct error *err);
 bool glob_match(const char *pattern, const char *name); // '*' any run, '?' one character
+
+// For policies.
+// Is the module one of a comma-separated list of globs, over its whole name or its last part ("q_proj")?
+bool bank_matches(const struct bank *b, const char *globs);
+// t (groups * rows, cols) as G matrices; their pointer table lies in the arena.
+struct matrices tuning_matrices(const struct ops *o, struct arena *a, struct tensor t,
+                                int64_t groups);
+// Groups [first, first + n) of them.
+struct matrices matrices_part(const struct matrices *m, int64_t first, int64_t n);
+// The name of a group's module: "model.layers.3.mlp.experts.7.gate_proj".
+void bank_module(char out[NAME_MAX_LENGTH], const struct bank *b, int64_t group);

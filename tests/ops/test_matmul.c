@@ -54,7 +54,7 @@ static void forward_and_dinput(enum dtype t, enum dtype out, enum dtype weights,
              dtype_name(weights), shift);
     fill(y, NAN);
     fill(dx, NAN);
-    cpu_ops.matmul_forward(y, as(t, get(&ref, "x")), &b.m, offsets);
+    cpu_ops.matmul_forward(y, as(t, get(&ref, "x")), &b.m, offsets, false);
     check_close(what, y, get(&ref, "y"), limit);
     cpu_ops.matmul_dinput(dx, as(t, get(&ref, "dy")), &b.m, offsets, false);
     check_close(what, dx, get(&ref, "dx"), limit);
@@ -124,7 +124,7 @@ static void large(enum dtype t, enum dtype weights, const int64_t *sizes, int64_
     make_bank(&w, weights, tensor_make(all.data, DTYPE_F32, 3, (int64_t[]){G, rows, cols}), 0);
     make_bank(&dw, DTYPE_F32, tensor_make(all.data, DTYPE_F32, 3, (int64_t[]){G, rows, cols}), 0);
     const struct tensor y = make(DTYPE_F32, R, rows), dx = make(DTYPE_F32, R, cols);
-    cpu_ops.matmul_forward(y, x, &w.m, offsets);
+    cpu_ops.matmul_forward(y, x, &w.m, offsets, false);
     cpu_ops.matmul_dinput(dx, dy, &w.m, offsets, false);
     cpu_ops.matmul_dweight(&dw.m, dy, x, offsets);
 
@@ -186,11 +186,11 @@ static void test_one_group(void **state)
     const struct tensor x = random_tensor(DTYPE_F32, 17, 13, 6), y = make(DTYPE_F32, 17, 9);
     const struct tensor again = make(DTYPE_F32, 17, 9), offsets = make(DTYPE_I32, 1, 2);
     data_i32(offsets)[1] = 17;
-    cpu_ops.matmul_forward(y, x, &b.m, tensor_absent());
-    cpu_ops.matmul_forward(again, x, &b.m, offsets);
+    cpu_ops.matmul_forward(y, x, &b.m, tensor_absent(), false);
+    cpu_ops.matmul_forward(again, x, &b.m, offsets, false);
     assert_true(same_bytes(y, again));
     data_i32(offsets)[1] = 0; // and no rows at all
-    cpu_ops.matmul_forward(again, x, &b.m, offsets);
+    cpu_ops.matmul_forward(again, x, &b.m, offsets, false);
     cpu_ops.matmul_dweight(&b.m, y, x, offsets);
     assert_true(same_bytes(y, again) && memcmp(b.data[0], w.data, tensor_bytes(w)) == 0);
 }

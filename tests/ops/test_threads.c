@@ -137,7 +137,7 @@ static void run_matmul(enum dtype t)
         }
         const struct matrices bank = {G, rows, cols, wt, data},
                               grads = {G, rows, cols, DTYPE_F32, grad};
-        cpu_ops.matmul_forward(y, x, &bank, offsets);
+        cpu_ops.matmul_forward(y, x, &bank, offsets, false);
         cpu_ops.matmul_dinput(dx, y, &bank, offsets, true);
         cpu_ops.matmul_dweight(&grads, y, x, offsets);
         note(y), note(dx), note(dw);

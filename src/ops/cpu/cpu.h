@@ -67,7 +67,7 @@ void cpu_attention_backward(const struct attention_grads *d, const struct attent
                             struct tensor span, int64_t head_dim, float scale);
 // matmul.c, dweight.c
 void cpu_matmul_forward(struct tensor y, struct tensor x, const struct matrices *w,
-                        struct tensor offsets);
+                        struct tensor offsets, bool accumulate);
 void cpu_matmul_dinput(struct tensor dx, struct tensor dy, const struct matrices *w,
                        struct tensor offsets, bool accumulate);
 void cpu_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,

@@ -89,7 +89,7 @@ void cpu_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tens
         b.rows = min_i64(HEIGHT, dw->rows - b.row);
         b.columns = min_i64(WIDTH, dw->cols - b.column);
         b.count = (offset ? offset[g + 1] : R) - b.first;
-        if (b.count == 0) continue;
+        if (b.count == 0 || !b.dw) continue;
         if (bf16) {
             run_bf16(&b, dy, x);
         } else {

@@ -198,7 +198,12 @@ static void run_dots(const struct bank_product *p, const struct task *t)
     float *x = scratch_f32(SCRATCH_A, t->rows * p->depth);
     float *sum = scratch_f32(SCRATCH_C, t->rows * t->columns);
     to_f32(x, element_at(p->x, t->row * p->depth), p->x.dtype, t->rows * p->depth);
-    memset(sum, 0, (size_t)(t->rows * t->columns) * sizeof *sum);
+    if (p->accumulate) {
+        convert_block(sum, t->columns, element_at(p->y, t->row * p->columns + t->column),
+                      p->y.dtype, t->rows, t->columns, p->columns);
+    } else {
+        memset(sum, 0, (size_t)(t->rows * t->columns) * sizeof *sum);
+    }
     for (int64_t j = 0; j < t->columns; j++) {
         for (int64_t k = 0; k < p->depth; k += BLOCK) {
             const char *w = weight_at(p, t->group, t->column + j, k);
@@ -263,7 +268,7 @@ static void check(const struct bank_product *p, struct tensor offsets)
 }
 
 void cpu_matmul_forward(struct tensor y, struct tensor x, const struct matrices *w,
-                        struct tensor offsets)
+                        struct tensor offsets, bool accumulate)
 {
     const struct bank_product p = {.y = y,
                                    .x = x,
@@ -271,7 +276,8 @@ void cpu_matmul_forward(struct tensor y, struct tensor x, const struct matrices 
                                    .offsets = data_i32(offsets),
                                    .columns = w->rows,
                                    .depth = w->cols,
-                                   .transposed = true};
+                                   .transposed = true,
+                                   .accumulate = accumulate};
     check(&p, offsets);
 }
 
