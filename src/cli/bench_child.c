@@ -61,6 +61,7 @@ static void step(struct model *m, struct optimizer *o, const struct batch *b, in
     const struct routing *r = m->setup.routing;
     struct routing_state *state = m->routing_state;
     const struct train_options t = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1};
+    m->pass = (uint64_t)n;
     model_forward(m, b, NULL, true);
     model_loss(m, b, 1.0F / (float)b->supervised);
     model_backward(m, b);
@@ -68,6 +69,7 @@ static void step(struct model *m, struct optimizer *o, const struct batch *b, in
     model_take_loss(m);
     const double norm = optimizer_grad_norm(o, &m->leaves);
     optimizer_update(o, &m->leaves, &t, 1e-5, optimizer_clip_scale(norm, t.clip), n);
+    model_refresh(m);
     if (state && r->after_step) r->after_step(state, true);
     optimizer_zero_grad(o, &m->leaves);
 }

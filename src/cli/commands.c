@@ -52,6 +52,10 @@ const struct command_row commands[COMMAND_COUNT] = {
                           "  moetune tokenize --model base prompts.txt\n"
                           "  echo '[1, 2, 3]' | moetune tokenize --model base --decode\n",
                           command_tokenize},
+    [COMMAND_MERGE] = {"merge", "fold an adapter into its base: a folder that any reader loads",
+                       "--model DIR --adapter DIR --out DIR",
+                       "  moetune merge --model base --adapter run/adapter --out merged\n",
+                       command_merge},
     [COMMAND_BENCH] = {"bench",
                        "step time, tokens/s and the share of this machine's best matrix rate",
                        "--config config.json [--routing LIST] [--tuning LIST] [--option value]",

@@ -1,6 +1,7 @@
 // cli/job.c - see job.h.
 #include "cli/job.h"
 
+#include "base/file.h"
 #include "base/log.h"
 
 #include <inttypes.h>
@@ -53,18 +54,49 @@ static bool check_options(const struct options *o, struct error *err)
     return true;
 }
 
-// One stage a phase, over the same model; the first of two has --phase1-epochs.
-static bool open_stages(struct job *j, const struct options *o, struct error *err)
+// The stage that looks at data first, with the base model's own routing. A folder in the run's takes what
+// it leaves; later stages read that.
+static bool add_scoring(struct job *j, struct model_setup *setup, const struct options *o,
+                        const char *out, struct error *err)
+{
+    int64_t steps = 0, tokens = 0;
+    const struct tuning *t = setup->tuning;
+    const struct tuning *scoring =
+        t->scoring ? t->scoring(&setup->tuning_options, &steps, &tokens) : NULL;
+    if (!scoring) return true;
+    struct stage *s = &j->stage[j->n_stages++];
+    *s = (struct stage){.name = scoring->help, .setup = *setup, .options = o->config.train};
+    s->setup.tuning = scoring;
+    s->setup.routing = routing_find("topk", err);
+    if (scoring->observes) s->options.accumulate = 1;
+    s->options.max_steps = steps;
+    s->options.max_tokens = tokens;
+    if (!path_join(j->selection, sizeof j->selection, out, scoring->selection_file, err)) {
+        return false;
+    }
+    s->selection = setup->tuning_options.selection = j->selection;
+    if (scoring->observes) return true;
+    s->base = "warmed-up";
+    setup->dir = j->base;
+    return path_join(j->base, sizeof j->base, out, s->base, err);
+}
+
+// One stage a phase of the routing, over the same model; the first of two has --phase1-epochs.
+static bool open_stages(struct job *j, const struct options *o, const char *out, struct error *err)
 {
     const struct run_config *c = &o->config;
     struct model_setup setup;
-    if (!setup_model(&setup, o, true, err)) return false;
-    j->n_stages = setup.routing->phases ? setup.routing->phases(&setup.routing_options) : 1;
-    for (int64_t i = 0; i < j->n_stages; i++) {
-        const bool first = j->n_stages > 1 && i == 0;
-        j->stage[i] = (struct stage){
-            .name = first ? "the bias learns" : c->routing, .setup = setup, .options = c->train};
-        if (first) j->stage[i].options.epochs = setup.routing_options.phase1_epochs;
+    if (!setup_model(&setup, o, true, err) || !add_scoring(j, &setup, o, out, err)) return false;
+    const int64_t phases =
+        setup.routing->phases ? setup.routing->phases(&setup.routing_options) : 1;
+    for (int64_t i = 0; i < phases; i++) {
+        const bool first = phases > 1 && i == 0;
+        struct stage *s = &j->stage[j->n_stages++];
+        *s = (struct stage){.name = first ? "the bias learns" : c->routing,
+                            .setup = setup,
+                            .options = c->train,
+                            .phase = i};
+        if (first) s->options.epochs = setup.routing_options.phase1_epochs;
     }
     return true;
 }
@@ -78,7 +110,7 @@ static bool open_parts(struct job *j, struct options *o, const char *out,
     if (!check_options(o, err) || !text_open(&j->text, o, err) || !open_data(j, o, err))
         return false;
     o->config.train.seed = (uint64_t)c->seed;
-    if (!open_stages(j, o, err) || !dump_options(j, o, err)) return false;
+    if (!open_stages(j, o, out, err) || !dump_options(j, o, err)) return false;
     j->run = (struct run){
         .out = out,
         .stage = j->stage,
@@ -88,6 +120,7 @@ static bool open_parts(struct job *j, struct options *o, const char *out,
         .save_every = c->save_every,
         .keep_last = c->keep_last,
         .export_best = c->export == EXPORT_BEST,
+        .merge = c->merge || j->base[0],
         .resume = c->resume,
         .overwrite = c->overwrite,
         .options = j->options,

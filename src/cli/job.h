@@ -7,7 +7,10 @@
 struct job {
     struct text_setup text;
     struct dataset data, validation;
-    struct stage stage[2]; // a run is a list of stages: one for each phase of the routing
+    // A run is a list of stages: one that scores, where the tuning needs it, then one for each phase of the
+    // routing.
+    struct stage stage[4];
+    char selection[4096], base[4096]; // what the scoring stage leaves in the run's folder
     int64_t n_stages;
     struct run run;
     char *options, *deciding; // JSON texts; jansson's own allocations

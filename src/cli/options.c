@@ -13,10 +13,11 @@ enum {
     INIT = 1 << COMMAND_INIT,
     DUMP = 1 << COMMAND_DUMP,
     TOKENIZE = 1 << COMMAND_TOKENIZE,
+    MERGE = 1 << COMMAND_MERGE,
     BENCH = 1 << COMMAND_BENCH,
     TRAINING = TRAIN | PLAN,
     RUNNING = TRAINING | EVAL | GENERATE | DUMP, // open a whole model
-    ROUTED = RUNNING | BENCH,                    // a routing's own options
+    ROUTED = RUNNING | MERGE | BENCH,            // a routing's own options
     READING = TRAINING | EVAL | INSPECT,         // read examples
     ALL = (1 << COMMAND_COUNT) - 1
 };
@@ -80,9 +81,12 @@ static const struct registry template_registry = {template_name, template_help};
 // clang-format off
 const struct option option_table[] = {
     // name, type, group, commands, field, default, then what only some need
-    {"model", OPTION_TEXT, GROUP_MODEL, RUNNING | INSPECT | TOKENIZE, FIELD(model), NULL,
+    {"model", OPTION_TEXT, GROUP_MODEL, RUNNING | MERGE | INSPECT | TOKENIZE, FIELD(model), NULL,
      .help = "Hugging Face folder: config.json, safetensors, tokenizer.json",
-     .unit = "DIR", .required = RUNNING | TOKENIZE},
+     .unit = "DIR", .required = RUNNING | MERGE | TOKENIZE},
+    {"adapter", OPTION_TEXT, GROUP_MODEL, RUNNING | MERGE, FIELD(adapter), NULL,
+     .help = "folder of an adapter to put on the model; train goes on from it",
+     .unit = "DIR", .required = MERGE, .decides = true},
     {"config", OPTION_TEXT, GROUP_MODEL, INIT | BENCH, FIELD(config), NULL,
      .help = "a model's config.json: the shape to make",
      .unit = "FILE", .required = INIT | BENCH},
@@ -143,7 +147,7 @@ const struct option option_table[] = {
     {"special", OPTION_BOOL, GROUP_DATA, TOKENIZE, FIELD(special), "false",
      .help = "special tokens in the text become their ids; with --decode they are written"},
 
-    {"routing", OPTION_NAME, GROUP_ROUTING, RUNNING, FIELD(routing), "topk",
+    {"routing", OPTION_NAME, GROUP_ROUTING, RUNNING | MERGE, FIELD(routing), "topk",
      .help = "how tokens reach experts, and what the router learns from:",
      .unit = "NAME", .registry = &routing_registry, .decides = true},
     {"routing", OPTION_NAMES, GROUP_ROUTING, BENCH, FIELD(routings), "topk",
@@ -326,9 +330,15 @@ const struct option option_table[] = {
      .help = "exact: write prompt, prediction, reference and verdict here, a JSON object a line",
      .unit = "FILE"},
 
+    {"merge", OPTION_BOOL, GROUP_OUTPUT, TRAINING, FIELD(merge), "false",
+     .help = "write the result as a whole model, the adapter folded in, instead of the adapter alone"},
     {"out", OPTION_TEXT, GROUP_OUTPUT, TRAINING, FIELD(out), NULL,
-     .help = "the run's folder: run.json, metrics.jsonl, checkpoint-N/, model/",
+     .help = "the run's folder: run.json, metrics.jsonl, checkpoint-N/, and the result: model/, or "
+             "adapter/ where the tuning makes one",
      .unit = "DIR", .required = TRAIN},
+    {"out", OPTION_TEXT, GROUP_OUTPUT, MERGE, FIELD(out), NULL,
+     .help = "the folder to make",
+     .unit = "DIR", .required = MERGE},
     {"out", OPTION_TEXT, GROUP_OUTPUT, INIT, FIELD(out), NULL,
      .help = "the folder to make",
      .unit = "DIR", .required = INIT},

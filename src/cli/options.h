@@ -19,6 +19,7 @@ enum command {
     COMMAND_INIT,
     COMMAND_DUMP,
     COMMAND_TOKENIZE,
+    COMMAND_MERGE,
     COMMAND_BENCH,
     COMMAND_COUNT
 };
@@ -35,7 +36,7 @@ enum export_choice { EXPORT_LAST, EXPORT_BEST };
 // table writes straight into the field that its module reads.
 struct run_config {
     const char *config; // a YAML file; for init and bench a model's config.json
-    const char *model, *out, *template, *routing, *tuning, *prompt, *batch, *predictions;
+    const char *model, *adapter, *out, *template, *routing, *tuning, *prompt, *batch, *predictions;
     const char *file; // tokenize: the one positional argument
     struct texts data, validation, routings, tunings;
     double validation_fraction;
@@ -45,7 +46,7 @@ struct run_config {
     int64_t threads, seed, examples, tokens, shard_mb;
     int export; // enum export_choice
     int64_t save_every, keep_last;
-    bool recompute, quiet, json, gradients, decode, special, fused, resume, overwrite;
+    bool merge, recompute, quiet, json, gradients, decode, special, fused, resume, overwrite;
     struct dataset_options dataset;
     struct train_options train;
     struct routing_options routing_options;

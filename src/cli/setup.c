@@ -12,6 +12,24 @@ void setup_machine(const struct options *o)
     cpu_configure((int)o->config.threads, (enum cpu_products)o->config.products);
 }
 
+// A run that learns goes on from an adapter of its own tuning; what only computes takes whatever lies there.
+static bool setup_adapter(struct model_setup *s, const struct options *o, bool learns,
+                          struct error *err)
+{
+    const struct tuning *t;
+    struct tuning_options found = s->tuning_options;
+    s->adapter = o->config.adapter;
+    if (!tuning_of_adapter(&t, &found, s->adapter, err)) return false;
+    if (learns && t != s->tuning) {
+        return fail(err, "--adapter %s: of tuning %s, but --tuning is %s", s->adapter, t->name,
+                    s->tuning->name);
+    }
+    s->tuning = t;
+    s->tuning_options = found;
+    s->frozen = !learns;
+    return true;
+}
+
 bool setup_model(struct model_setup *s, const struct options *o, bool learns, struct error *err)
 {
     const struct run_config *c = &o->config;
@@ -25,9 +43,10 @@ bool setup_model(struct model_setup *s, const struct options *o, bool learns, st
         .recompute = c->recompute,
     };
     if (!s->routing) return false;
+    s->tuning_options.seed = (uint64_t)c->seed;
     if (learns && !(s->tuning = tuning_find(c->tuning, err))) return false;
     setup_machine(o);
-    return true;
+    return !c->adapter || setup_adapter(s, o, learns, err);
 }
 
 bool text_open(struct text_setup *t, const struct options *o, struct error *err)

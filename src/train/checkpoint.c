@@ -174,6 +174,9 @@ static bool write_folder(const char *dir, const struct saved *what, const struct
     if (ok && what->routing_state && what->routing->save) {
         ok = what->routing->save(what->routing_state, dir, err);
     }
+    if (ok && what->tuning && what->tuning->save) {
+        ok = what->tuning->save(what->tuning_state, dir, err);
+    }
     ok = ok && path_join(path, sizeof path, dir, "state.json", err) &&
          train_state_write(state, path, err) && list_others(&m, dir, err) &&
          write_manifest(&m, dir, err);
@@ -369,6 +372,9 @@ bool run_checkpoint_rest(const char *path, const struct manifest *manifest,
     for (int64_t i = 0; i < manifest->n_files; i++) {
         const struct manifest_file *f = &manifest->file[i];
         if (!is_part(f->name) && !check_file(path, f, err)) return false;
+    }
+    if (what->tuning && what->tuning->load && !what->tuning->load(what->tuning_state, path, err)) {
+        return false;
     }
     if (!what->routing_state || !what->routing->load) return true;
     return what->routing->load(what->routing_state, path, err);

@@ -9,6 +9,7 @@
 #include "routing/routing.h"
 #include "train/manifest.h"
 #include "train/state.h"
+#include "tuning/tuning.h"
 
 // What is saved and loaded besides the state.
 struct saved {
@@ -16,6 +17,8 @@ struct saved {
     const struct leaves *leaves;
     const struct routing *routing;
     struct routing_state *routing_state; // NULL: the routing has nothing to save
+    const struct tuning *tuning;
+    struct tuning_state *tuning_state;
 };
 
 // Writes out/checkpoint-N (N: the state's step), replacing one of that number.

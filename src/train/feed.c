@@ -80,9 +80,23 @@ static bool count_epoch(struct feed *f, struct error *err)
     return ok;
 }
 
+// Steps of one pass until so many tokens were seen.
+static bool count_tokens(struct feed *f, struct error *err)
+{
+    struct feed_step s;
+    int64_t tokens = 0;
+    if (!count_epoch(f, err)) return false;
+    for (f->steps = 0; f->steps < f->end[0] && tokens < f->options->max_tokens; f->steps++) {
+        if (!feed_seek(f, f->steps, &s, err)) return false;
+        tokens += s.tokens;
+    }
+    return true;
+}
+
 static bool count_steps(struct feed *f, struct error *err)
 {
     const struct train_options *o = f->options;
+    if (o->max_tokens > 0) return count_tokens(f, err);
     const double whole = floor(o->epochs);
     if (o->max_steps > 0) {
         f->steps = o->max_steps;

@@ -19,7 +19,8 @@ enum { PATH_SIZE = 4096 };
 static const char *const made[] = {
     "run.json",    "metrics.jsonl",        "model",
     "adapter",     "moe_bias_states.json", "forced_experts_records.json",
-    "report.html",
+    "report.html", "expert_cfg.json",      "smt_selection.json",
+    "warmed-up",
 };
 enum { MADE = sizeof made / sizeof *made };
 

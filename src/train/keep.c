@@ -13,7 +13,8 @@ enum { PATH_SIZE = 4096 };
 struct saved trainer_saved(const struct trainer *t)
 {
     const struct model *m = &t->model;
-    return (struct saved){m->setup.ops, &m->leaves, m->setup.routing, m->routing_state};
+    return (struct saved){m->setup.ops,     &m->leaves,      m->setup.routing,
+                          m->routing_state, m->setup.tuning, m->tuning_state};
 }
 
 static void tell_saving(const struct trainer *t, const char *path)
@@ -45,11 +46,24 @@ bool trainer_save(struct trainer *t, struct error *err)
 
 enum candidate { CANDIDATE_GOOD, CANDIDATE_BAD, CANDIDATE_OF_ANOTHER_RUN };
 
+// Values, moments and states of a stage, into a model that is open for it.
+static bool load_into(struct trainer *t, const char *path, const struct manifest *manifest,
+                      int64_t stage, struct error *err)
+{
+    if (!trainer_enter_stage(t, stage, err)) return false;
+    const struct saved what = trainer_saved(t);
+    if (!run_checkpoint_values(path, manifest, &what, err) ||
+        !run_checkpoint_rest(path, manifest, &what, err)) {
+        return false;
+    }
+    model_refresh(&t->model);
+    return true;
+}
+
 static enum candidate load(struct trainer *t, const char *path, struct error *err)
 {
     struct manifest manifest;
     struct train_state state;
-    const struct saved what = trainer_saved(t);
     if (!run_checkpoint_state(path, &manifest, &state, err)) return CANDIDATE_BAD;
     enum candidate result = CANDIDATE_GOOD;
     if (!train_state_same_run(&state, &t->state, path, err)) {
@@ -57,8 +71,7 @@ static enum candidate load(struct trainer *t, const char *path, struct error *er
     } else if (state.step > trainer_steps(t) || state.stage >= t->run->n_stages) {
         fail(err, "%s: step %" PRId64 " of a run of %" PRId64, path, state.step, trainer_steps(t));
         result = CANDIDATE_OF_ANOTHER_RUN;
-    } else if (!run_checkpoint_values(path, &manifest, &what, err) ||
-               !run_checkpoint_rest(path, &manifest, &what, err)) {
+    } else if (!load_into(t, path, &manifest, state.stage, err)) {
         result = CANDIDATE_BAD;
     }
     manifest_free(&manifest);
@@ -66,7 +79,6 @@ static enum candidate load(struct trainer *t, const char *path, struct error *er
         train_state_free(&t->state);
         t->state = state;
         t->saved_step = state.step;
-        trainer_enter_stage(t);
     } else {
         train_state_free(&state);
     }
@@ -110,23 +122,33 @@ static bool load_best(struct trainer *t, struct error *err)
         return false;
     }
     const bool ok = run_checkpoint_values(path, &manifest, &what, err);
+    if (ok) model_refresh(&t->model);
     manifest_free(&manifest);
     train_state_free(&state);
     return ok;
 }
 
+bool trainer_write(struct trainer *t, char *path, size_t size, const char *name, bool adapter,
+                   struct error *err)
+{
+    char temporary[PATH_SIZE], temporary_name[64];
+    snprintf(temporary_name, sizeof temporary_name, "%s.tmp", name);
+    if (!path_join(path, size, t->run->out, name, err) ||
+        !path_join(temporary, sizeof temporary, t->run->out, temporary_name, err)) {
+        return false;
+    }
+    tell_saving(t, path);
+    return dir_remove(temporary, err) &&
+           (adapter ? model_save_adapter : model_export)(&t->model, temporary, err) &&
+           dir_remove(path, err) && dir_commit(path, temporary, err);
+}
+
 bool trainer_export(struct trainer *t, char *path, size_t size, struct error *err)
 {
-    char temporary[PATH_SIZE];
     const bool best = t->run->export_best && t->state.best_step > 0;
     if (best && t->state.best_step != t->state.step && !load_best(t, err)) {
         return fail_in(err, "the best checkpoint cannot be exported");
     }
-    if (!path_join(path, size, t->run->out, "model", err) ||
-        !path_join(temporary, sizeof temporary, t->run->out, "model.tmp", err)) {
-        return false;
-    }
-    tell_saving(t, path);
-    return dir_remove(temporary, err) && model_export(&t->model, temporary, err) &&
-           dir_remove(path, err) && dir_commit(path, temporary, err);
+    const bool adapter = t->stage->setup.tuning->format && !t->run->merge;
+    return trainer_write(t, path, size, adapter ? "adapter" : "model", adapter, err);
 }

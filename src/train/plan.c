@@ -82,7 +82,7 @@ static size_t export_scratch(const struct model *m)
 static void plan_memory(struct plan *p, const struct trainer *t)
 {
     const struct run *r = t->run;
-    memcpy(p->by_purpose, t->model.plan, sizeof p->by_purpose);
+    memcpy(p->by_purpose, t->peak, sizeof p->by_purpose);
     const size_t examples =
         (size_t)r->data->count + (r->validation ? (size_t)r->validation->count : 0);
     p->by_purpose[PURPOSE_DATA] += dataset_bytes(r->data) + dataset_bytes(r->validation) +
@@ -128,9 +128,10 @@ static struct plan_data plan_data(const struct dataset *d, int64_t micro_batches
 
 bool plan_make(struct plan *p, const struct trainer *t, struct error *err)
 {
+    const int64_t last = t->run->n_stages - 1; // the one that what learns is told of
     *p = (struct plan){.steps = trainer_steps(t), .batch_tokens = t->batch_tokens};
-    p->warmup_steps = schedule_warmup(t->options, p->steps);
-    p->data = plan_data(t->run->data, t->feed[0].micro_batches);
+    p->warmup_steps = schedule_warmup(&t->run->stage[last].options, t->feed[last].steps);
+    p->data = plan_data(t->run->data, t->feed[last].micro_batches);
     p->validation = plan_data(t->run->validation, t->validation.count);
     plan_memory(p, t);
     plan_disk(p, t);

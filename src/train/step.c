@@ -19,9 +19,10 @@ static void forward_backward(struct model *m, const struct batch *b, float scale
 {
     const struct routing *r = m->setup.routing;
     struct routing_state *state = m->routing_state;
+    const bool back = !m->setup.tuning->forward_only;
     model_forward(m, b, NULL, true);
-    model_loss(m, b, scale);
-    model_backward(m, b);
+    model_loss(m, b, back ? scale : 0);
+    if (back) model_backward(m, b);
     if (state && r->after_micro_batch) r->after_micro_batch(state);
 }
 
@@ -35,6 +36,7 @@ static bool accumulate(struct trainer *t, const struct feed_step *f, struct erro
         feed_batch(trainer_feed(t), i, &t->batch);
         supervised += t->batch.supervised;
         t->model.router_loss_weight = (double)t->batch.n / (double)f->tokens;
+        t->model.pass = (uint64_t)(t->state.step * t->options->accumulate + i - f->first);
         forward_backward(&t->model, &t->batch, scale);
     }
     if (supervised == f->supervised) return true;
@@ -44,9 +46,22 @@ static bool accumulate(struct trainer *t, const struct feed_step *f, struct erro
 
 static void apply(struct trainer *t, const struct train_step *s)
 {
-    const struct model *m = &t->model;
+    struct model *m = &t->model;
+    const struct tuning *tuning = m->setup.tuning;
     const double scale = optimizer_clip_scale(s->grad_norm, t->options->clip);
     optimizer_update(&t->optimizer, &m->leaves, t->options, s->lr, scale, ++t->state.updates);
+    model_refresh(m);
+    if (tuning->after_step) tuning->after_step(m->tuning_state);
+}
+
+// A stage that only observes: what it saw cannot be taken back, so nothing may be wrong with it.
+static bool observe(const struct train_step *s, struct error *err)
+{
+    return isfinite(s->loss) ||
+           fail(err,
+                "step %" PRId64 ": the loss is not finite while only scores are taken: the model "
+                "or the data are unusable",
+                s->step);
 }
 
 static void end_step(const struct model *m, bool applied)
@@ -90,6 +105,7 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
     if (f.supervised > 0) {
         if (!accumulate(t, &f, err)) return false;
         s->loss = model_take_loss(&t->model) / (double)f.supervised;
+        if (t->model.setup.tuning->observes && !observe(s, err)) return false;
         s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
         usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
         if (usable) apply(t, s);

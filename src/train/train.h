@@ -22,6 +22,7 @@ struct train_options {
     int64_t accumulate;      // micro-batches of an optimizer step
     double epochs;           // passes over the data, may be fractional; ignored when max_steps > 0
     int64_t max_steps;
+    int64_t max_tokens; // steps until so many tokens were seen, within a pass; 0: by the others
     double lr, weight_decay, beta1, beta2, eps, clip; // clip 0: none
     enum schedule schedule;
     double min_lr_rate; // floor of cosine-floor, as a share of lr
@@ -42,6 +43,10 @@ struct stage {
     const char *name;
     struct model_setup setup; // routing and tuning of this stage; max_tokens is set by the trainer
     struct train_options options;
+    int64_t phase; // of the routing
+    // At the stage's end, in the run's folder: where a scoring tuning writes its selection, and where the
+    // model goes from which the next stage starts (its setup.dir). NULL: nothing.
+    const char *selection, *base;
 };
 
 struct train_step {
@@ -73,6 +78,7 @@ struct run {
     int64_t save_every;               // steps; 0: only at the end and when stopped
     int64_t keep_last;                // checkpoints to keep besides the best; at least 1 is kept
     bool export_best; // export the weights of the lowest eval_loss instead of the last
+    bool merge;       // the result is a model's folder also where the tuning makes an adapter
     bool resume, overwrite;
     // JSON object texts. options: all resolved options, saved as run.json. deciding: those that decide
     // the result, by name; a resume where one differs is refused by that name. NULL: none.

@@ -65,25 +65,65 @@ static bool open_data(struct trainer *t, struct error *err)
     return fail(err, "the validation data: no token carries loss");
 }
 
+// The model of stage i, measured and not yet allocated.
+static bool open_model(struct trainer *t, int64_t i, const char *dir, struct error *err)
+{
+    struct model_setup setup = t->run->stage[i].setup;
+    setup.dir = dir;
+    model_close(&t->model);
+    t->open = -1;
+    t->allocated = false;
+    setup.max_tokens = t->batch_tokens;
+    if (!model_open(&t->model, &setup, err)) return false;
+    t->open = i;
+    return t->model.leaves.count > 0 || setup.tuning->observes ||
+           fail(err, "%s: no weight learns", setup.dir);
+}
+
+static bool same_model(const struct model_setup *a, const struct model_setup *b)
+{
+    return a->tuning == b->tuning && a->routing == b->routing && !strcmp(a->dir, b->dir);
+}
+
+static size_t total(const size_t by_purpose[PURPOSE_COUNT])
+{
+    size_t sum = 0;
+    for (int p = 0; p < PURPOSE_COUNT; p++) {
+        sum += by_purpose[p];
+    }
+    return sum;
+}
+
+// Opens the model of every stage once, for the plan and so that what does not fit is said at the start; that
+// of the last stays open. A base that an earlier stage will write is measured by the one it comes from.
+static bool measure_stages(struct trainer *t, struct error *err)
+{
+    const struct stage *stage = t->run->stage;
+    for (int64_t i = 0; i < t->run->n_stages; i++) {
+        if (i && same_model(&stage[i].setup, &stage[i - 1].setup)) continue;
+        const bool moved = i && stage[i - 1].base;
+        if (!open_model(t, i, moved ? stage[0].setup.dir : stage[i].setup.dir, err)) return false;
+        if (moved) t->open = -1;
+        if (total(t->model.plan) > total(t->peak)) memcpy(t->peak, t->model.plan, sizeof t->peak);
+    }
+    return true;
+}
+
 static bool open_parts(struct trainer *t, struct error *err)
 {
     const struct run *r = t->run;
     if (r->n_stages < 1 || r->n_stages > STAGES_AT_MOST) {
         return fail(err, "%" PRId64 " stages; 1 to %d expected", r->n_stages, STAGES_AT_MOST);
     }
-    if (!t->stage->setup.tuning) return fail(err, "nothing learns: a tuning expected");
     for (int64_t i = 0; i < r->n_stages; i++) {
+        if (!r->stage[i].setup.tuning) return fail(err, "nothing learns: a tuning expected");
         if (!check_options(&r->stage[i].options, err)) return false;
     }
     if (r->deciding) {
         t->state.deciding = json_parse(r->deciding, strlen(r->deciding), "options", err);
         if (!t->state.deciding) return false;
     }
-    if (!open_data(t, err)) return false;
-    struct model_setup setup = t->stage->setup;
-    setup.max_tokens = t->batch_tokens;
-    if (!model_open(&t->model, &setup, err)) return false;
-    return t->model.leaves.count > 0 || fail(err, "%s: no weight learns", setup.dir);
+    return open_data(t, err) && measure_stages(t, err);
 }
 
 struct trainer *trainer_open(const struct run *r, struct error *err)
@@ -97,6 +137,7 @@ struct trainer *trainer_open(const struct run *r, struct error *err)
     t->stage = r->stage;
     t->options = &r->stage->options;
     t->lock = -1;
+    t->open = -1;
     t->state.best_loss = t->loss = t->eval_loss = (double)NAN;
     if (open_parts(t, err)) return t;
     trainer_close(t);
@@ -161,12 +202,12 @@ static bool prepare(struct trainer *t, struct error *err)
     if (!run_folder_check(r->out, r->resume, r->overwrite, err) || !check_disk(t, err))
         return false;
     if (!batch_reserve(&t->batch, t->batch_tokens, err)) return false;
-    if (!model_allocate(&t->model, err)) return false;
+    if (!trainer_enter_stage(t, 0, err)) return false;
     if (!optimizer_open(&t->optimizer, setup->ops, err)) return false;
     if (!folder_lock(&t->lock, r->out, setup->dir, r->resume, r->overwrite, err)) return false;
     if (!folder_clear(r->out, r->overwrite, err)) return false;
     if (r->resume && !trainer_resume(t, err)) return false;
-    if (!t->saved_step && !model_begin_phase(&t->model, 0, err)) return false;
+    if (!t->saved_step && !model_begin_phase(&t->model, t->stage->phase, err)) return false;
     return write_options(t, err) && path_join(path, sizeof path, r->out, "metrics.jsonl", err) &&
            metrics_open(&t->metrics, path, t->state.step, err);
 }
@@ -190,10 +231,17 @@ int64_t trainer_stage_step(const struct trainer *t)
     return t->state.step - t->state.stage_first;
 }
 
-void trainer_enter_stage(struct trainer *t)
+bool trainer_enter_stage(struct trainer *t, int64_t stage, struct error *err)
 {
-    t->stage = &t->run->stage[t->state.stage];
+    const struct stage *all = t->run->stage;
+    t->stage = &all[stage];
     t->options = &t->stage->options;
+    if (t->open >= 0 && t->allocated && same_model(&all[t->open].setup, &t->stage->setup)) {
+        return true;
+    }
+    if (t->open != stage && !open_model(t, stage, t->stage->setup.dir, err)) return false;
+    t->allocated = model_allocate(&t->model, err);
+    return t->allocated;
 }
 
 static bool stage_ended(const struct trainer *t)
@@ -201,26 +249,38 @@ static bool stage_ended(const struct trainer *t)
     return t->state.early || trainer_stage_step(t) >= t->feed[t->state.stage].steps;
 }
 
+// What a stage leaves for the next one.
+static bool close_stage(struct trainer *t, struct error *err)
+{
+    char path[PATH_SIZE];
+    const struct stage *s = t->stage;
+    if (s->selection && !s->setup.tuning->finish(t->model.tuning_state, s->selection, err)) {
+        return false;
+    }
+    return !s->base || trainer_write(t, path, sizeof path, s->base, false, err);
+}
+
 // The next stage goes on from the weights, with a fresh optimizer and schedule.
 static bool next_stage(struct trainer *t, struct error *err)
 {
     struct train_state *s = &t->state;
+    if (!close_stage(t, err)) return false;
     s->stage++;
     s->stage_first = s->step;
     s->updates = s->evaluations_since_best = s->best_step = 0;
     s->best_loss = (double)NAN;
     s->early = false;
-    trainer_enter_stage(t);
+    if (!trainer_enter_stage(t, s->stage, err)) return false;
     optimizer_reset(&t->optimizer, &t->model.leaves);
     log_info("stage %" PRId64 " of %" PRId64 ": %s", s->stage + 1, t->run->n_stages,
              t->stage->name);
-    return model_begin_phase(&t->model, s->stage, err);
+    return model_begin_phase(&t->model, t->stage->phase, err);
 }
 
 static bool evaluation_due(const struct trainer *t)
 {
     const int64_t every = t->options->eval_every, step = t->state.step;
-    if (!t->run->validation) return false;
+    if (!t->run->validation || t->stage->setup.tuning->observes) return false;
     return stage_ended(t) || (every > 0 && step % every == 0);
 }
 

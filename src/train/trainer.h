@@ -12,7 +12,10 @@ struct trainer {
     const struct run *run;
     const struct stage *stage;           // the one under way
     const struct train_options *options; // of the stage
-    struct model model;
+    struct model model;                  // open for stage `open`
+    int64_t open;                        // -1: for none
+    bool allocated;
+    size_t peak[PURPOSE_COUNT];       // the plan of the model that needs most
     struct feed feed[STAGES_AT_MOST]; // of every stage
     struct packing validation;        // count 0: none
     int64_t batch_tokens;             // of the largest micro-batch, evaluation included
@@ -29,8 +32,8 @@ struct trainer {
 int64_t trainer_steps(const struct trainer *t);
 struct feed *trainer_feed(struct trainer *t);
 int64_t trainer_stage_step(const struct trainer *t);
-// Goes on in the stage that the state names.
-void trainer_enter_stage(struct trainer *t);
+// Goes on in this stage: its model is opened and allocated unless that of the stage before serves.
+bool trainer_enter_stage(struct trainer *t, int64_t stage, struct error *err);
 
 // The routing's numbers since the last call, as JSON text for metrics.jsonl; NULL: none. mem_free.
 char *trainer_routing_report(struct trainer *t);
@@ -49,5 +52,8 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err);
 bool trainer_save(struct trainer *t, struct error *err);
 // Goes on from the newest checkpoint that verifies; with none at all, from the beginning.
 bool trainer_resume(struct trainer *t, struct error *err);
-// Writes out/model from the last weights or the best.
+// out/NAME becomes the model's folder, or its adapter's, as a whole; path: where that is.
+bool trainer_write(struct trainer *t, char *path, size_t size, const char *name, bool adapter,
+                   struct error *err);
+// Writes out/model or out/adapter from the last weights or the best.
 bool trainer_export(struct trainer *t, char *path, size_t size, struct error *err);

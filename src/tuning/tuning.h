@@ -103,9 +103,10 @@ struct tuning {
     const char *name, *help;
     // Checks what needs no weights: ranges, files. NULL: nothing to check.
     bool (*check)(const struct tuning_options *r, const struct model_config *c, struct error *err);
-    // The stage that must come before, and whether these options need it. NULL: none.
-    const struct tuning *scoring;
-    bool (*needs_scoring)(const struct tuning_options *r);
+    // The policy of the stage that must come before, for these options, and how long that is: `steps`
+    // micro-batches, or as many as hold `tokens`. NULL, or no policy returned: none must.
+    const struct tuning *(*scoring)(const struct tuning_options *r, int64_t *steps,
+                                    int64_t *tokens);
 
     // Does this weight learn whole? Asked once for every weight, before the globs are applied. NULL: none
     // does. `st` is the policy's from `choose`, or NULL.
@@ -137,9 +138,13 @@ struct tuning {
     // Of a scoring policy: the route of a layer in a forward pass, expert (N,S) I32 and weight (N,S) F32.
     void (*route)(struct tuning_state *st, int64_t layer, struct tensor expert,
                   struct tensor weight);
-    bool scores_forward; // of a scoring policy: it needs no backward pass
-    // The scoring stage has ended: writes the selection. NULL: not a scoring policy.
+    // Of a scoring policy, whose stage ends with `finish`: it writes the selection, into a file of the run's
+    // folder that goes by `selection_file`.
+    const char *selection_file;
     bool (*finish)(struct tuning_state *st, const char *path, struct error *err);
+    bool observes;     // nothing moves in its stage: no optimizer, no leaves
+    bool forward_only; // and no backward pass is needed
+    void (*after_step)(struct tuning_state *st); // gradients of a step still stand. NULL: nothing
 
     // The result is an adapter, not a model's folder. NULL: it is a model.
     const struct adapter_format *format;
