@@ -27,24 +27,6 @@ static void other_out(struct toy *t, const char *name)
     t->run.out = t->out;
 }
 
-static void check_same_folder(const char *a, const char *b)
-{
-    struct dir_names x, y;
-    struct error err = {0};
-    check_ok(dir_list(&x, a, &err), &err);
-    check_ok(dir_list(&y, b, &err), &err);
-    assert_int_equal(x.count, y.count);
-    for (int64_t i = 0; i < x.count; i++) {
-        assert_string_equal(x.name[i], y.name[i]);
-        char p[4096], q[4096];
-        snprintf(p, sizeof p, "%s/%s", a, x.name[i]);
-        snprintf(q, sizeof q, "%s/%s", b, x.name[i]);
-        check_same_file(p, q);
-    }
-    dir_names_free(&x);
-    dir_names_free(&y);
-}
-
 // All fields of all lines but the times.
 static void check_same_metrics(const char *a, const char *b)
 {

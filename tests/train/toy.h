@@ -3,6 +3,7 @@
 #pragma once
 #include "support.h"
 
+#include "base/dir.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -163,4 +164,22 @@ static inline void check_same_file(const char *a, const char *b)
         fail_msg("%s differs from %s", b, a);
     file_map_close(&x);
     file_map_close(&y);
+}
+
+static inline void check_same_folder(const char *a, const char *b)
+{
+    struct dir_names x, y;
+    struct error err = {0};
+    check_ok(dir_list(&x, a, &err), &err);
+    check_ok(dir_list(&y, b, &err), &err);
+    assert_int_equal(x.count, y.count);
+    for (int64_t i = 0; i < x.count; i++) {
+        assert_string_equal(x.name[i], y.name[i]);
+        char p[8192], q[8192];
+        snprintf(p, sizeof p, "%s/%s", a, x.name[i]);
+        snprintf(q, sizeof q, "%s/%s", b, x.name[i]);
+        check_same_file(p, q);
+    }
+    dir_names_free(&x);
+    dir_names_free(&y);
 }
