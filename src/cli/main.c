@@ -1,7 +1,7 @@
 // cli/main.c - the program: finds the command, resolves its options, runs it, and turns the outcome
 // into one line and an exit status. The only file that knows the process's own streams.
 #include "base/log.h"
-#include "cli/commands.h"
+#include "cli/setup.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -73,8 +73,9 @@ static int run_command(enum command c, int argc, char **argv)
                         .status_terminal = isatty(STDERR_FILENO),
                         .json = o.config.json,
                         .quiet = o.config.quiet};
-    log_set_sink(print_log, &io);
-    const enum status status = commands[c].run(&o, &io, &err);
+    enum status status = setup_check(&o, &err);
+    log_set_sink(print_log, &io); // what config.json is warned of is said when the model is opened
+    if (status == STATUS_DONE) status = commands[c].run(&o, &io, &err);
     if (status != STATUS_DONE && *err.msg) print_error(commands[c].name, err.msg);
     log_set_sink(NULL, NULL);
     options_close(&o);

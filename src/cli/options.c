@@ -219,8 +219,9 @@ const struct option option_table[] = {
      .choices = choices_by, .decides = true},
     {"condenser-experts", OPTION_TEXT, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_experts),
      NULL,
-     .help = "forced_experts_records.json that names them; takes the place of phase 1",
-     .unit = "FILE", .decides = true},
+     .help = "the condensers by name, in place of phase 1: 3,7 in every MoE layer, '3,7;1,4' in one after "
+             "another, or a forced_experts_records.json",
+     .unit = "LIST|FILE", .decides = true},
     {"condenser-gate", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_gate),
      "router",
      .help = "a condenser's gate: its router probability, a sigmoid or softmax of its own, or 1",

@@ -49,6 +49,25 @@ bool setup_model(struct model_setup *s, const struct options *o, bool learns, st
     return !c->adapter || setup_adapter(s, o, learns, err);
 }
 
+enum status setup_check(const struct options *o, struct error *err)
+{
+    const struct run_config *r = &o->config;
+    const struct texts one = {.item = (const char *[]){r->routing}, .count = 1};
+    const struct texts *names = r->routings.count ? &r->routings : &one;
+    const struct family *family;
+    struct model_config c;
+    if (!option_find(o->command, "routing")) return STATUS_DONE;
+    if (!(r->model ? family_read_config(&family, &c, r->model, err)
+                   : family_read_config_file(&family, &c, r->config, err))) { // bench
+        return STATUS_FAILED;
+    }
+    for (int64_t i = 0; i < names->count; i++) {
+        const struct routing *routing = routing_find(names->item[i], err);
+        if (!routing || !routing_check(routing, &r->routing_options, &c, err)) return STATUS_USAGE;
+    }
+    return STATUS_DONE;
+}
+
 bool text_open(struct text_setup *t, const struct options *o, struct error *err)
 {
     const struct run_config *c = &o->config;

@@ -1,11 +1,14 @@
 // cli/setup.h - from resolved options to what the engine opens: the model's setup, the tokenizer, and
 // the examples. What several commands need in the same way stands here.
 #pragma once
-#include "cli/options.h"
-#include "cli/output.h"
+#include "cli/commands.h"
 #include "eval/generate.h"
 #include "io/dataset.h"
 #include "model/model.h"
+
+// Does the routing go with the model? From config.json and the files that the routing's options name, before
+// anything else is read: STATUS_USAGE where it does not, STATUS_FAILED where there is no such model.
+enum status setup_check(const struct options *o, struct error *err);
 
 // Backend, routing, and (learns) tuning. Configures the machine: call before the first op.
 bool setup_model(struct model_setup *s, const struct options *o, bool learns, struct error *err);

@@ -408,16 +408,21 @@ static bool read_generation_config(struct model_config *c, const char *dir, stru
     return ok;
 }
 
+bool family_read_config_file(const struct family **family, struct model_config *c, const char *path,
+                             struct error *err)
+{
+    char *text;
+    size_t size;
+    if (!file_read(&text, &size, path, CONFIG_LIMIT, err)) return false;
+    const bool ok = family_parse_config(family, c, text, size, path, err);
+    mem_free(text);
+    return ok;
+}
+
 bool family_read_config(const struct family **family, struct model_config *c, const char *dir,
                         struct error *err)
 {
-    char path[4096], *text;
-    size_t size;
-    if (!path_join(path, sizeof path, dir, "config.json", err) ||
-        !file_read(&text, &size, path, CONFIG_LIMIT, err)) {
-        return false;
-    }
-    const bool ok = family_parse_config(family, c, text, size, path, err);
-    mem_free(text);
-    return ok && read_generation_config(c, dir, err);
+    char path[4096];
+    return path_join(path, sizeof path, dir, "config.json", err) &&
+           family_read_config_file(family, c, path, err) && read_generation_config(c, dir, err);
 }

@@ -46,6 +46,9 @@ enum role {
 // is refused by its name, one that the architecture does not read gets a warning.
 bool family_read_config(const struct family **family, struct model_config *c, const char *dir,
                         struct error *err);
+// A config.json alone; stop_ids are its own.
+bool family_read_config_file(const struct family **family, struct model_config *c, const char *path,
+                             struct error *err);
 // The same from text; `where` starts every message. stop_ids are config.json's own.
 bool family_parse_config(const struct family **family, struct model_config *c, const char *text,
                          size_t size, const char *where, struct error *err);

@@ -170,12 +170,6 @@ static void layout_caches(struct model *m, struct arena *a)
     }
 }
 
-static bool check_routing(const struct model *m, struct error *err)
-{
-    const struct model_setup *s = &m->setup;
-    return !s->routing->check || s->routing->check(&s->routing_options, &m->config, err);
-}
-
 // Everything that lives as long as the model.
 static bool layout_state(struct model *m, struct error *err)
 {
@@ -234,6 +228,7 @@ static bool open_parts(struct model *m, struct error *err)
     const struct family *family;
     const struct model_setup *s = &m->setup;
     if (!family_read_config(&family, &m->config, s->dir, err)) return false;
+    if (!routing_check(s->routing, &s->routing_options, &m->config, err)) return false;
     if (!checkpoint_open(&m->checkpoint, s->dir, err)) return false;
     const size_t L = (size_t)m->config.n_layers;
     m->layer = mem_zalloc(L, sizeof *m->layer);
@@ -265,7 +260,7 @@ bool model_open(struct model *m, const struct model_setup *s, struct error *err)
         return false;
     }
     m->router_loss_weight = 1;
-    if (!check_routing(m, err) || !layout_state(m, err)) {
+    if (!layout_state(m, err)) {
         model_close(m);
         return false;
     }

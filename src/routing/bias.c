@@ -19,8 +19,11 @@ struct routing_state {
 static bool bias_check(const struct routing_options *r, const struct model_config *c,
                        struct error *err)
 {
-    if (!c->n_experts) return fail(err, "--routing: %s has no experts", c->architecture);
-    return r->bias_rate >= 0 || fail(err, "--bias-rate: %g, at least 0 expected", r->bias_rate);
+    if (r->bias_rate < 0) return fail(err, "--bias-rate: %g, at least 0 expected", r->bias_rate);
+    if (!r->bias_file) return true;
+    float *values = bias_file_read(r->bias_file, c, err);
+    mem_free(values);
+    return values != NULL;
 }
 
 static void bias_close(struct routing_state *st)
@@ -98,6 +101,7 @@ static bool bias_load(struct routing_state *st, const char *dir, struct error *e
 const struct routing routing_bias = {
     .name = "bias",
     .help = "a bias follows the experts' use; no extra loss",
+    .needs_experts = true,
     .check = bias_check,
     .open = bias_open,
     .close = bias_close,

@@ -60,16 +60,16 @@ bool bias_state_save(const struct bias_state *s, const char *dir, const char *mo
 }
 
 struct reader {
-    struct bias_state *s;
+    const struct model_config *c;
     const char *where;
-    float *values;
+    float *bias, *usage; // (L,E)
 };
 
-static bool read_array(const struct reader *r, struct tensor into, const json_t *layer,
-                       const char *name, int64_t l, struct error *err)
+static bool read_array(const struct reader *r, float *into, const json_t *layer, const char *name,
+                       int64_t l, struct error *err)
 {
     const json_t *array = json_object_get(layer, name);
-    const int64_t E = r->s->n_experts;
+    const int64_t E = r->c->n_experts;
     if (!json_is_array(array) || (int64_t)json_array_size(array) != E) {
         return fail(err, "%s: layer %" PRId64 ": %s: an array of %" PRId64 " numbers expected",
                     r->where, l, name, E);
@@ -81,42 +81,58 @@ static bool read_array(const struct reader *r, struct tensor into, const json_t 
             return fail(err, "%s: layer %" PRId64 ": %s[%" PRId64 "]: a finite number expected",
                         r->where, l, name, e);
         }
-        r->values[e] = value;
+        into[l * E + e] = value;
     }
-    r->s->ops->upload(into.data, r->values, tensor_bytes(into));
     return true;
 }
 
 static bool read_layer(void *user, int64_t l, const json_t *value, struct error *err)
 {
     const struct reader *r = user;
-    const struct bias_layer *x = &r->s->layer[l];
     if (!json_is_object(value)) {
         return fail(err, "%s: layer %" PRId64 ": an object expected", r->where, l);
     }
-    if (!read_array(r, x->b, value, "bias_values", l, err)) return false;
+    if (!read_array(r, r->bias, value, "bias_values", l, err)) return false;
     return !json_object_get(value, "usage_sums") ||
-           read_array(r, x->phase, value, "usage_sums", l, err);
+           read_array(r, r->usage, value, "usage_sums", l, err);
+}
+
+float *bias_file_read(const char *path, const struct model_config *c, struct error *err)
+{
+    json_t *file = json_parse_file(path, FILE_LIMIT, err);
+    if (!file) return NULL;
+    const json_t *states = json_object_get(file, "moe_bias_states");
+    const size_t n = (size_t)(c->n_layers * c->n_experts);
+    float *values = mem_zalloc(2 * n, sizeof *values);
+    bool ok = false;
+    if (!values) {
+        fail(err, "%s: no memory", path);
+    } else if (!json_is_object(states)) {
+        fail(err, "%s: 'moe_bias_states' is missing or no object", path);
+    } else {
+        struct reader r = {c, path, values, values + n};
+        ok = layer_entries_visit(states, c, path, read_layer, &r, err);
+    }
+    json_decref(file);
+    if (ok) return values;
+    mem_free(values);
+    return NULL;
 }
 
 bool bias_state_load(struct bias_state *s, const char *path, const struct model_config *c,
                      struct error *err)
 {
-    json_t *file = json_parse_file(path, FILE_LIMIT, err);
-    if (!file) return false;
-    const json_t *states = json_object_get(file, "moe_bias_states");
-    struct reader r = {s, path, mem_alloc((size_t)s->n_experts * sizeof(float))};
-    bool ok = false;
-    if (!json_is_object(states)) {
-        fail(err, "%s: 'moe_bias_states' is missing or no object", path);
-    } else if (!r.values) {
-        fail(err, "%s: no memory", path);
-    } else {
-        ok = layer_entries_visit(states, c, path, read_layer, &r, err);
+    float *values = bias_file_read(path, c, err);
+    if (!values) return false;
+    const float *bias = values, *usage = bias + c->n_layers * c->n_experts;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        const struct bias_layer *x = &s->layer[l];
+        if (!x->moe) continue;
+        s->ops->upload(x->b.data, bias + l * c->n_experts, tensor_bytes(x->b));
+        s->ops->upload(x->phase.data, usage + l * c->n_experts, tensor_bytes(x->phase));
     }
-    mem_free(r.values);
-    json_decref(file);
-    return ok;
+    mem_free(values);
+    return true;
 }
 
 bool bias_state_load_dir(struct bias_state *s, const char *dir, const struct model_config *c,

@@ -48,6 +48,9 @@ void bias_state_end_step(struct bias_state *s, bool applied);     // moves, or d
 // report), one value for each MoE layer.
 void bias_state_report(struct bias_state *s, json_t *out);
 
+// moe_bias_states.json on the host: the bias (L,E), then u of the phase (L,E), 0 where the file has none;
+// dense layers are 0. NULL: it does not fit the model. mem_free.
+float *bias_file_read(const char *path, const struct model_config *c, struct error *err);
 // moe_bias_states.json in dir, in the released layout with u of the phase beside it.
 bool bias_state_save(const struct bias_state *s, const char *dir, const char *model_type,
                      struct error *err);

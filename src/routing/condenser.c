@@ -177,6 +177,7 @@ static void report(struct routing_state *st, json_t *out, const float *usage)
 const struct routing routing_condenser = {
     .name = "condenser",
     .help = "always-active experts keep what the tail knows",
+    .needs_experts = true,
     .check = condenser_check,
     .phases = condenser_phases,
     .open = condenser_open,

@@ -15,6 +15,8 @@ void condensers_free(struct condensers *s)
     *s = (struct condensers){0};
 }
 
+enum { NUMBER_AT_MOST = 1 << 30 };
+
 // "2,2,4" -> numbers; how many there are, or -1.
 static int64_t parse_list(const char *text, int64_t *out, int64_t most)
 {
@@ -23,7 +25,7 @@ static int64_t parse_list(const char *text, int64_t *out, int64_t most)
         char *end;
         if (*p < '0' || *p > '9') return -1;
         const long long value = strtoll(p, &end, 10);
-        if (value > MAX_EXPERTS) return -1;
+        if (value > NUMBER_AT_MOST) return -1;
         out[n++] = value;
         if (!*end) return n;
         if (*end != ',') return -1;
@@ -32,21 +34,12 @@ static int64_t parse_list(const char *text, int64_t *out, int64_t most)
     return -1;
 }
 
-static int64_t moe_layers(const struct model_config *c)
-{
-    int64_t n = 0;
-    for (int64_t l = 0; l < c->n_layers; l++) {
-        n += c->moe_layer[l];
-    }
-    return n;
-}
-
 // count[l] from "2" or "2,2,4", one for each MoE layer.
 static bool counts_from_list(int64_t *count, const char *text, const struct model_config *c,
                              struct error *err)
 {
     int64_t list[MAX_LAYERS], at = 0;
-    const int64_t n = parse_list(text, list, MAX_LAYERS), layers = moe_layers(c);
+    const int64_t n = parse_list(text, list, MAX_LAYERS), layers = routing_layers(c);
     if (n != 1 && n != layers) {
         return fail(err,
                     "--condenser-count: '%s'; one number, or %" PRId64
@@ -78,54 +71,28 @@ static bool counts_from_thirds(int64_t *count, const char *text, const struct mo
     return true;
 }
 
-static bool check_count(int64_t r, int64_t layer, const struct routing_options *o,
-                        const struct model_config *c, struct error *err)
+bool condenser_count_fits(int64_t r, int64_t layer, const char *where,
+                          const struct routing_options *o, const struct model_config *c,
+                          struct error *err)
 {
     if (r > c->n_experts) {
-        return fail(err,
-                    "condensers: %" PRId64 " in layer %" PRId64 ", but it has %" PRId64 " experts",
-                    r, layer, c->n_experts);
+        return fail(err, "%s: %" PRId64 " in layer %" PRId64 ", but it has %" PRId64 " experts",
+                    where, r, layer, c->n_experts);
     }
     if (o->condenser_preset == CONDENSER_PAPER && r > c->experts_per_tok) {
         return fail(err,
-                    "condensers: %" PRId64 " in layer %" PRId64 ", but a token runs %" PRId64
+                    "%s: %" PRId64 " in layer %" PRId64 ", but a token runs %" PRId64
                     " experts and the preset paper keeps that budget",
-                    r, layer, c->experts_per_tok);
+                    where, r, layer, c->experts_per_tok);
     }
     return true;
 }
 
-static bool fixed_counts(int64_t *count, const struct routing_options *r,
-                         const struct model_config *c, struct error *err)
+bool condenser_counts(int64_t *count, const struct routing_options *r, const struct model_config *c,
+                      struct error *err)
 {
     return r->condenser_thirds ? counts_from_thirds(count, r->condenser_thirds, c, err)
                                : counts_from_list(count, r->condenser_count, c, err);
-}
-
-bool condenser_check(const struct routing_options *r, const struct model_config *c,
-                     struct error *err)
-{
-    int64_t count[MAX_LAYERS] = {0};
-    if (!c->n_experts) return fail(err, "--routing: %s has no experts", c->architecture);
-    if (r->bias_rate < 0 || r->phase2_rate < 0) {
-        return fail(err, "the bias's rate is negative; at least 0 expected");
-    }
-    if (r->condenser_experts) return true;
-    if (r->condenser_total > 0) {
-        const int64_t most = r->condenser_max * moe_layers(c);
-        if (r->condenser_total > most) {
-            return fail(err,
-                        "--condenser-total: %" PRId64 ", but %" PRId64
-                        " a layer (--condenser-max) make %" PRId64,
-                        r->condenser_total, r->condenser_max, most);
-        }
-        return check_count(r->condenser_max, 0, r, c, err);
-    }
-    if (!fixed_counts(count, r, c, err)) return false;
-    for (int64_t l = 0; l < c->n_layers; l++) {
-        if (!check_count(count[l], l, r, c, err)) return false;
-    }
-    return true;
 }
 
 int64_t condenser_most(const struct routing_options *r, const struct model_config *c)
@@ -134,8 +101,8 @@ int64_t condenser_most(const struct routing_options *r, const struct model_confi
     const int64_t limit =
         r->condenser_preset == CONDENSER_PAPER ? c->experts_per_tok : c->n_experts;
     if (r->condenser_experts) return limit;
-    if (r->condenser_total > 0) return r->condenser_max;
-    if (!fixed_counts(count, r, c, NULL)) return 0;
+    if (r->condenser_total > 0) return r->condenser_max < limit ? r->condenser_max : limit;
+    if (!condenser_counts(count, r, c, NULL)) return 0;
     for (int64_t l = 0; l < c->n_layers; l++) {
         if (count[l] > most) most = count[l];
     }
@@ -183,13 +150,14 @@ static double layer_score(const struct routing_options *r, const float *bias, co
     return by_bias ? population_std(values, E) : pow(gini(values, E), r->condenser_gini_power);
 }
 
-// R shared out in proportion to the scores by largest remainder, each layer at most condenser_max: what
-// a full layer cannot take goes to the next largest remainders.
+// R shared out in proportion to the scores by largest remainder, each layer at most condenser_most: what a
+// full layer cannot take goes to the next largest remainders.
 static bool counts_from_total(int64_t *count, const struct routing_options *r,
                               const struct model_config *c, const float *bias, const float *usage,
                               struct error *err)
 {
     double score[MAX_LAYERS] = {0}, total = 0;
+    const int64_t most = condenser_most(r, c);
     int64_t left = r->condenser_total;
     for (int64_t l = 0; l < c->n_layers; l++) {
         const int64_t at = l * c->n_experts;
@@ -199,13 +167,13 @@ static bool counts_from_total(int64_t *count, const struct routing_options *r,
     if (!(total > 0)) return fail(err, "condensers: the score of every layer is 0");
     for (int64_t l = 0; l < c->n_layers; l++) {
         score[l] *= (double)r->condenser_total / total; // now the exact share
-        count[l] = (int64_t)fmin(floor(score[l]), (double)r->condenser_max);
+        count[l] = (int64_t)fmin(floor(score[l]), (double)most);
         left -= count[l];
     }
     for (; left > 0; left--) {
         int64_t best = -1;
         for (int64_t l = 0; l < c->n_layers; l++) {
-            if (!c->moe_layer[l] || count[l] >= r->condenser_max) continue;
+            if (!c->moe_layer[l] || count[l] >= most) continue;
             if (best < 0 || score[l] - (double)count[l] > score[best] - (double)count[best])
                 best = l;
         }
@@ -249,11 +217,35 @@ static bool choose_layer(struct condensers *s, int64_t l, int64_t n,
     return true;
 }
 
-static bool bias_is_needed(const struct routing_options *r)
+static bool all_zero(const float *x, const struct model_config *c)
 {
-    return r->condenser_choice == CHOICE_LOWEST_BIAS ||
-           r->condenser_choice == CHOICE_HIGHEST_BIAS ||
-           (r->condenser_total > 0 && r->condenser_share == SHARE_BIAS_STD);
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        for (int64_t e = 0; c->moe_layer[l] && e < c->n_experts; e++) {
+            if (x[l * c->n_experts + e] != 0.0F) return false;
+        }
+    }
+    return true;
+}
+
+// A choice, or a share, by what is zero everywhere would be one by the experts' numbers.
+static bool check_source(const struct routing_options *r, const struct model_config *c,
+                         const float *bias, const float *usage, struct error *err)
+{
+    const bool total = r->condenser_total > 0;
+    const bool by_bias =
+        r->condenser_choice == CHOICE_LOWEST_BIAS || r->condenser_choice == CHOICE_HIGHEST_BIAS;
+    const bool share_by_bias = total && r->condenser_share == SHARE_BIAS_STD;
+    const bool share_by_use = total && r->condenser_share == SHARE_USAGE_GINI;
+    if ((by_bias || share_by_bias) && all_zero(bias, c)) {
+        return fail(err,
+                    "condensers: the bias is zero everywhere, so there is nothing to choose by; "
+                    "a longer phase 1 or a bias file expected");
+    }
+    if ((!by_bias || share_by_use) && all_zero(usage, c)) {
+        return fail(err, "condensers: the experts' use is zero everywhere, so there is nothing to "
+                         "choose by; a phase 1, or a bias file with usage_sums expected");
+    }
+    return true;
 }
 
 bool condenser_choose(struct condensers *s, const struct routing_options *r,
@@ -261,19 +253,9 @@ bool condenser_choose(struct condensers *s, const struct routing_options *r,
                       struct error *err)
 {
     int64_t count[MAX_LAYERS] = {0};
-    bool zero = true;
-    for (int64_t l = 0; l < c->n_layers; l++) {
-        for (int64_t e = 0; c->moe_layer[l] && e < c->n_experts; e++) {
-            zero &= bias[l * c->n_experts + e] == 0.0F;
-        }
-    }
-    if (zero && bias_is_needed(r)) {
-        return fail(err,
-                    "condensers: the bias is zero everywhere, so there is nothing to choose by; "
-                    "a longer phase 1 or a bias file expected");
-    }
+    if (!check_source(r, c, bias, usage, err)) return false;
     const bool counted = r->condenser_total > 0 ? counts_from_total(count, r, c, bias, usage, err)
-                                                : fixed_counts(count, r, c, err);
+                                                : condenser_counts(count, r, c, err);
     if (!counted) return false;
     for (int64_t l = 0; l < c->n_layers; l++) {
         const int64_t at = l * c->n_experts;

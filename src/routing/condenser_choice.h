@@ -10,16 +10,29 @@ struct condensers {
 };
 void condensers_free(struct condensers *s);
 
-// What can be said before anything is loaded: the options parse, and r fits the model and the preset.
+// What can be said before anything is loaded: the options parse, r fits the model and the preset, and the
+// files that the user names fit, too.
 bool condenser_check(const struct routing_options *r, const struct model_config *c,
                      struct error *err);
 // The largest r that a layer can get.
 int64_t condenser_most(const struct routing_options *r, const struct model_config *c);
+// count (L) of --condenser-thirds or --condenser-count.
+bool condenser_counts(int64_t *count, const struct routing_options *r, const struct model_config *c,
+                      struct error *err);
+bool condenser_count_fits(int64_t r, int64_t layer, const char *where,
+                          const struct routing_options *o, const struct model_config *c,
+                          struct error *err);
 
 // bias, usage (L,E): b and the sums of u of phase 1; rows of dense layers are not read.
 bool condenser_choose(struct condensers *s, const struct routing_options *r,
                       const struct model_config *c, const float *bias, const float *usage,
                       struct error *err);
+// The experts of --condenser-experts: "3,7" for every MoE layer, "3,7;1,4" for one after another, or a file.
+bool condensers_named(struct condensers *s, const struct routing_options *r,
+                      const struct model_config *c, struct error *err);
+// One more expert of a layer, for which s->expert[l] has room.
+bool condensers_add(struct condensers *s, int64_t l, int64_t e, const struct model_config *c,
+                    const char *where, struct error *err);
 double gini(double *values, int64_t n); // of counts, sorted in place; 0 for all zeros
 
 // forced_experts_records.json, forced_experts_mapping.json or the short form; and back.

@@ -15,27 +15,6 @@ struct reader {
     const char *where;
 };
 
-static bool read_expert(const struct reader *r, int64_t l, const json_t *x, struct error *err)
-{
-    struct condensers *s = r->s;
-    const int64_t E = r->c->n_experts, e = json_is_integer(x) ? json_integer_value(x) : -1;
-    if (e < 0 || e >= E) {
-        return fail(err, "%s: layer %" PRId64 ": an expert from 0 to %" PRId64 " expected",
-                    r->where, l, E - 1);
-    }
-    int64_t at = s->count[l];
-    for (; at > 0 && s->expert[l][at - 1] >= e; at--) {
-        if (s->expert[l][at - 1] == e) {
-            return fail(err, "%s: layer %" PRId64 " names expert %" PRId64 " twice", r->where, l,
-                        e);
-        }
-        s->expert[l][at] = s->expert[l][at - 1];
-    }
-    s->expert[l][at] = (int32_t)e;
-    s->count[l]++;
-    return true;
-}
-
 // {"forced_expert_indices": [..], ...} or [..]
 static bool read_layer(void *user, int64_t l, const json_t *value, struct error *err)
 {
@@ -55,7 +34,9 @@ static bool read_layer(void *user, int64_t l, const json_t *value, struct error 
     r->s->expert[l] = mem_alloc(json_array_size(list) * sizeof(int32_t));
     if (!r->s->expert[l]) return fail(err, "%s: no memory", r->where);
     for (size_t i = 0; i < json_array_size(list); i++) {
-        if (!read_expert(r, l, json_array_get(list, i), err)) return false;
+        const json_t *x = json_array_get(list, i);
+        const int64_t e = json_is_integer(x) ? json_integer_value(x) : -1;
+        if (!condensers_add(r->s, l, e, r->c, r->where, err)) return false;
     }
     return true;
 }

@@ -144,9 +144,10 @@ bool condenser_begin(struct routing_state *st, int64_t phase, const struct route
                      struct error *err)
 {
     if (phase + 1 < condenser_phases(&st->options)) return true; // the bias learns first
-    const char *file = st->options.condenser_experts;
-    if (!(file ? condensers_read(&st->set, file, st->config, err) : choose(st, err))) return false;
-    if (!condensers_fit(st, file, err)) return false;
+    if (!(st->options.condenser_experts ? condensers_named(&st->set, &st->options, st->config, err)
+                                        : choose(st, err))) {
+        return false;
+    }
     bias_state_rate(&st->bias, st->options.phase2_rate, st->options.bias_sign);
     place_condensers(st);
     return start_gates(st, rows, err);

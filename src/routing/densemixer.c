@@ -87,6 +87,7 @@ static void backward(struct routing_state *st, struct tensor dz, struct tensor d
 const struct routing routing_densemixer = {
     .name = "densemixer",
     .help = "topk; the router learns from every expert",
+    .needs_experts = true,
     .zero_slots = true,
     .open = open_state,
     .close = close_state,

@@ -14,9 +14,7 @@ void router_losses_open(struct router_losses *s, const struct ops *o, const stru
     *s = (struct router_losses){.ops = o, .n_experts = c->n_experts};
     s->aux_coef = coefficient(options->aux_coef, usual);
     s->z_coef = coefficient(options->z_coef, 0);
-    for (int64_t l = 0; l < c->n_layers; l++) {
-        s->moe_layers += c->moe_layer[l];
-    }
+    s->moe_layers = routing_layers(c);
     if (!router_losses_on(s)) return;
     a->purpose = PURPOSE_SCRATCH;
     s->count = arena_1d(a, DTYPE_F32, c->n_experts);

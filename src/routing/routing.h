@@ -55,13 +55,12 @@ struct routing_options {
     const char *bias_file; // moe_bias_states.json to start from; condenser: instead of phase 1
     double phase1_epochs, phase2_rate;
     int condenser_preset, condenser_choice, condenser_gate, condenser_share;
-    const char *condenser_count;  // "2", or one number for each MoE layer: "2,2,4"
-    const char *condenser_thirds; // "1,2,3": early, middle and late layers; NULL: condenser_count
-    int64_t condenser_total;      // shared out over the layers by condenser_share; 0: no total
-    int64_t condenser_max;        // of a layer, under a total
-    double condenser_gini_power;  // q in gini(usage)^q
-    const char
-        *condenser_experts; // a file that names them (forced_experts_records.json); NULL: chosen
+    const char *condenser_count;   // "2", or one number for each MoE layer: "2,2,4"
+    const char *condenser_thirds;  // "1,2,3": early, middle and late layers; NULL: condenser_count
+    int64_t condenser_total;       // shared out over the layers by condenser_share; 0: no total
+    int64_t condenser_max;         // of a layer, under a total
+    double condenser_gini_power;   // q in gini(usage)^q
+    const char *condenser_experts; // "3,7", "3,7;1,4" or forced_experts_records.json; NULL: chosen
 };
 
 struct routing_state; // owned by the policy
@@ -74,8 +73,10 @@ struct router_rows {
 
 struct routing {
     const char *name, *help;
+    bool needs_experts; // does not go with a model that has no MoE layer
     bool needs_aux; // the coefficient of the load-balancing loss is the checkpoint's unless given
-    // Checks options that need no model; NULL: nothing to check.
+    // Do the options, and the files that they name, go with a model of this shape? Before anything of it is
+    // loaded. NULL: nothing to check. Called through routing_check.
     bool (*check)(const struct routing_options *r, const struct model_config *c, struct error *err);
     // How many phases a run has (condenser: 2, or 1 after a bias file); NULL: 1.
     int64_t (*phases)(const struct routing_options *r);
@@ -116,3 +117,7 @@ struct routing {
 
 extern const struct routing *const routings[]; // NULL-terminated registry
 const struct routing *routing_find(const char *name, struct error *err);
+// Does the routing go with a model of this shape? The error names the option or the file.
+bool routing_check(const struct routing *r, const struct routing_options *o,
+                   const struct model_config *c, struct error *err);
+int64_t routing_layers(const struct model_config *c); // MoE layers of the model

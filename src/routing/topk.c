@@ -65,6 +65,7 @@ const struct routing routing_topk = {
 const struct routing routing_aux = {
     .name = "aux",
     .help = "topk with the load-balancing loss",
+    .needs_experts = true,
     .needs_aux = true,
     .open = topk_open,
     .close = topk_close,

@@ -1,0 +1,161 @@
+// routing/condenser_list.c - what the user says about condensers: experts by name, in a file or on the
+// command line, and whether all of it goes with the model. Needs its config alone.
+#include "routing/condenser_choice.h"
+
+#include "base/mem.h"
+#include "routing/bias_state.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char option[] = "--condenser-experts";
+
+bool condensers_add(struct condensers *s, int64_t l, int64_t e, const struct model_config *c,
+                    const char *where, struct error *err)
+{
+    int32_t *list = s->expert[l];
+    int64_t at = s->count[l];
+    if (e < 0 || e >= c->n_experts) {
+        return fail(err, "%s: layer %" PRId64 ": an expert from 0 to %" PRId64 " expected", where,
+                    l, c->n_experts - 1);
+    }
+    while (at > 0 && list[at - 1] > e) {
+        at--;
+    }
+    if (at > 0 && list[at - 1] == e) {
+        return fail(err, "%s: layer %" PRId64 " names expert %" PRId64 " twice", where, l, e);
+    }
+    memmove(list + at + 1, list + at, (size_t)(s->count[l]++ - at) * sizeof *list);
+    list[at] = (int32_t)e;
+    return true;
+}
+
+static bool malformed(const char *text, struct error *err)
+{
+    return fail(err,
+                "%s: '%s'; experts as 3,7 for every MoE layer or as 3,7;1,4 for one after another, "
+                "or a file expected",
+                option, text);
+}
+
+// The numbers up to the next ';' into layer l; *at stops there, or at the end.
+static bool read_group(struct condensers *s, int64_t l, const char **at, const char *text,
+                       const struct model_config *c, struct error *err)
+{
+    s->expert[l] = mem_alloc((size_t)c->n_experts * sizeof *s->expert[l]);
+    if (!s->expert[l]) return fail(err, "%s: no memory", option);
+    for (;; ++*at) {
+        char *end;
+        if (**at < '0' || **at > '9') return malformed(text, err);
+        if (!condensers_add(s, l, strtoll(*at, &end, 10), c, option, err)) return false;
+        *at = end;
+        if (*end != ',') return true;
+    }
+}
+
+static bool read_list(struct condensers *s, const char *text, const struct model_config *c,
+                      struct error *err)
+{
+    const int64_t layers = routing_layers(c);
+    int64_t groups = 1;
+    for (const char *p = text; *p; p++) {
+        groups += *p == ';';
+    }
+    if (groups != 1 && groups != layers) {
+        return fail(err,
+                    "%s: '%s' has %" PRId64 " lists; one, or %" PRId64
+                    " (one for each MoE layer) expected",
+                    option, text, groups, layers);
+    }
+    const char *at = text;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        if (!c->moe_layer[l]) continue;
+        if (groups == 1) at = text;
+        if (!read_group(s, l, &at, text, c, err)) return false;
+        at += *at == ';';
+    }
+    return true;
+}
+
+bool condensers_named(struct condensers *s, const struct routing_options *r,
+                      const struct model_config *c, struct error *err)
+{
+    const char *text = r->condenser_experts;
+    const bool list = !text[strspn(text, "0123456789,;")];
+    condensers_free(s);
+    bool ok = list ? read_list(s, text, c, err) : condensers_read(s, text, c, err);
+    for (int64_t l = 0; ok && l < c->n_layers; l++) {
+        ok = condenser_count_fits(s->count[l], l, list ? option : text, r, c, err);
+    }
+    if (!ok) condensers_free(s);
+    return ok;
+}
+
+static bool total_fits(const struct routing_options *r, const struct model_config *c,
+                       struct error *err)
+{
+    const int64_t each = condenser_most(r, c), layers = routing_layers(c);
+    if (r->condenser_total <= each * layers) return true;
+    return fail(err,
+                "--condenser-total: %" PRId64 ", but %" PRId64 " in each of %" PRId64
+                " layers are all that may be (--condenser-max, and what a token runs)",
+                r->condenser_total, each, layers);
+}
+
+static bool counts_fit(const struct routing_options *r, const struct model_config *c,
+                       struct error *err)
+{
+    int64_t count[MAX_LAYERS] = {0};
+    if (!condenser_counts(count, r, c, err)) return false;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        const char *where = r->condenser_thirds ? "--condenser-thirds" : "--condenser-count";
+        if (!condenser_count_fits(count[l], l, where, r, c, err)) return false;
+    }
+    return true;
+}
+
+// The file's bias takes the place of phase 1, so that the choice can be made here and now.
+static bool file_chooses(const struct routing_options *r, const struct model_config *c,
+                         struct error *err)
+{
+    struct condensers set = {0};
+    float *bias = bias_file_read(r->bias_file, c, err);
+    if (!bias) return false;
+    const bool ok = r->condenser_experts ||
+                    condenser_choose(&set, r, c, bias, bias + c->n_layers * c->n_experts, err) ||
+                    fail_in(err, "%s", r->bias_file);
+    condensers_free(&set);
+    mem_free(bias);
+    return ok;
+}
+
+static bool exclude(const struct routing_options *r, struct error *err)
+{
+    const bool thirds = r->condenser_thirds, total = r->condenser_total > 0;
+    if (thirds && total) {
+        return fail(err, "--condenser-thirds and --condenser-total exclude each other");
+    }
+    if (r->condenser_experts && (thirds || total)) {
+        return fail(err, "%s and %s exclude each other", option,
+                    thirds ? "--condenser-thirds" : "--condenser-total");
+    }
+    return true;
+}
+
+bool condenser_check(const struct routing_options *r, const struct model_config *c,
+                     struct error *err)
+{
+    struct condensers set = {0};
+    if (r->bias_rate < 0 || r->phase2_rate < 0) {
+        return fail(err, "%s: %g, at least 0 expected",
+                    r->bias_rate < 0 ? "--bias-rate" : "--phase2-rate",
+                    r->bias_rate < 0 ? r->bias_rate : r->phase2_rate);
+    }
+    if (!exclude(r, err)) return false;
+    bool ok = r->condenser_experts     ? condensers_named(&set, r, c, err)
+              : r->condenser_total > 0 ? total_fits(r, c, err)
+                                       : counts_fit(r, c, err);
+    condensers_free(&set);
+    return ok && (!r->bias_file || file_chooses(r, c, err));
+}
