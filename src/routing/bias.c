@@ -55,13 +55,14 @@ static int64_t bias_slots(const struct routing_state *st, int64_t layer, bool tr
 static void bias_select(struct routing_state *st, const struct route *route,
                         const struct route_input *in)
 {
-    bias_state_logits(&st->bias, in->layer, in->z);
-    const struct tensor p = gates_probabilities(&st->gates, in->z);
+    struct tensor p = gates_probabilities(&st->gates, in->z);
+    if (in->training) bias_state_plain(&st->bias, p, st->config->experts_per_tok);
+    if (bias_state_logits(&st->bias, in->layer, in->z)) p = gates_probabilities(&st->gates, in->z);
     st->gates.ops->topk(route->expert, bias_state_key(&st->bias, in->layer, p));
     gates_forward(&st->gates, route->weight, p, route->expert);
     if (!in->training) return;
     bias_state_count(&st->bias, in->layer, p, route->expert);
-    bias_state_compare(&st->bias, in->layer, route->expert, p);
+    bias_state_compare(&st->bias, in->layer, route->expert);
 }
 
 static void bias_backward(struct routing_state *st, struct tensor dz, struct tensor dx,

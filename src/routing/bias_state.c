@@ -1,6 +1,7 @@
 // routing/bias_state.c - see bias_state.h; the files of the state are in bias_file.c.
 #include "routing/bias_state.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <math.h>
@@ -25,6 +26,7 @@ bool bias_state_open(struct bias_state *s, const struct ops *o, const struct mod
     s->measure = (enum bias_usage)r->bias_usage;
     s->every = (enum bias_every)r->bias_every;
     s->limit = (float)r->bias_limit;
+    s->compares = !r->without_telemetry;
     s->n_layers = c->n_layers;
     s->n_experts = c->n_experts;
     bias_state_rate(s, r->bias_rate, r->bias_sign);
@@ -51,9 +53,11 @@ void bias_state_rate(struct bias_state *s, double rate, int sign)
     s->step = (float)(sign == BIAS_BALANCE ? -rate : rate);
 }
 
-void bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor z)
+bool bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor z)
 {
-    if (s->in == BIAS_IN_LOGITS) s->ops->bias_forward(z, s->layer[layer].b);
+    if (s->in != BIAS_IN_LOGITS) return false;
+    s->ops->bias_forward(z, s->layer[layer].b);
+    return true;
 }
 
 struct tensor bias_state_key(const struct bias_state *s, int64_t layer, struct tensor p)
@@ -76,12 +80,20 @@ void bias_state_count(const struct bias_state *s, int64_t layer, struct tensor p
     }
 }
 
-void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor routed,
-                        struct tensor key)
+static struct tensor plain_choice(const struct bias_state *s, int64_t N, int64_t k)
 {
-    if (s->in == BIAS_IN_LOGITS) return;
-    const struct tensor plain = tensor_2d(s->plain.data, DTYPE_I32, routed.dim[0], routed.dim[1]);
-    s->ops->topk(plain, key);
+    return tensor_2d(s->plain.data, DTYPE_I32, N, k);
+}
+
+void bias_state_plain(const struct bias_state *s, struct tensor p, int64_t k)
+{
+    if (s->compares) s->ops->topk(plain_choice(s, p.dim[0], k), p);
+}
+
+void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor routed)
+{
+    if (!s->compares) return;
+    const struct tensor plain = plain_choice(s, routed.dim[0], routed.dim[1]);
     s->ops->count_changed(tensor_rows(s->changed, layer, 1), tensor_rows(s->choices, layer, 1),
                           routed, plain);
 }
@@ -120,6 +132,18 @@ static void report_layer(const struct bias_state *s, json_t *low, json_t *high,
     json_array_append_new(high, json_real((double)most));
 }
 
+// A bias on p, which is about 1/E, acts far harder than one in the logits.
+static void warn_of_force(struct bias_state *s, int64_t layer, double changed)
+{
+    if (s->warned || s->in == BIAS_IN_LOGITS || changed <= 0.5) return;
+    s->warned = true;
+    log_warning(
+        "the bias changes %.0f %% of the choices in layer %lld: in the selection it acts on "
+        "probabilities of about 1/%lld; a smaller --bias-rate, a --bias-limit or --bias-in "
+        "logits expected",
+        100 * changed, (long long)layer, (long long)s->n_experts);
+}
+
 // Two downloads of a number for each layer, and one bias each: (L,E) values once a report.
 void bias_state_report(struct bias_state *s, json_t *out)
 {
@@ -136,8 +160,9 @@ void bias_state_report(struct bias_state *s, json_t *out)
     for (size_t l = 0; b && counts && l < L; l++) {
         if (!s->layer[l].moe) continue;
         report_layer(s, low, high, &s->layer[l], b);
-        const double all = counts[L + l];
-        json_array_append_new(changed, json_real(all > 0 ? counts[l] / all : 0));
+        const double all = counts[L + l], share = all > 0 ? counts[l] / all : 0;
+        json_array_append_new(changed, json_real(share));
+        warn_of_force(s, (int64_t)l, share);
     }
     mem_free(b);
     mem_free(counts);

@@ -21,8 +21,10 @@ struct bias_state {
     struct bias_layer *layer; // (n_layers)
     struct tensor key;        // (max N, E) scratch: p + b
     struct tensor plain;      // (max N, K) scratch: the choice without the bias
-    struct tensor changed,
-        choices; // (1) F64: choices that the bias changed, and all, since a report
+    // (L) F64: choices that the bias changed, and all, since a report
+    struct tensor changed, choices;
+    bool compares; // counts them
+    bool warned;   // that it changes more than half
 };
 
 bool bias_state_open(struct bias_state *s, const struct ops *o, const struct model_config *c,
@@ -31,21 +33,22 @@ bool bias_state_open(struct bias_state *s, const struct ops *o, const struct mod
 void bias_state_close(struct bias_state *s);
 void bias_state_rate(struct bias_state *s, double rate, int sign); // from now on
 
-// Before the softmax: a bias in the logits is added to z.
-void bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor z);
+// A bias in the logits is added to z; false where it enters elsewhere and z stays as it is.
+bool bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor z);
 // What the choice is made by: p + b (in scratch), or p itself.
 struct tensor bias_state_key(const struct bias_state *s, int64_t layer, struct tensor p);
 // Adds a training micro-batch to u: the sum of p, or the count of the routed slots.
 void bias_state_count(const struct bias_state *s, int64_t layer, struct tensor p,
                       struct tensor routed);
-// Counts how many routed choices are not among the best of key, which is what p alone would choose by.
-void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor routed,
-                        struct tensor key);
+// What would be chosen without the bias, k slots by p without it, and then how many routed choices are not
+// among them.
+void bias_state_plain(const struct bias_state *s, struct tensor p, int64_t k);
+void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor routed);
 void bias_state_move(struct bias_state *s, enum bias_every when); // b += step * sign(u - mean u)
 void bias_state_end_step(struct bias_state *s, bool applied);     // moves, or drops u
 
 // Adds bias_min, bias_max and bias_changed (share of the choices that the bias changed since the last
-// report), one value for each MoE layer.
+// report), one value for each MoE layer. Warns once where a bias in the selection changes more than half.
 void bias_state_report(struct bias_state *s, json_t *out);
 
 // moe_bias_states.json on the host: the bias (L,E), then u of the phase (L,E), 0 where the file has none;

@@ -89,10 +89,11 @@ static void select_slots(struct routing_state *st, const struct route *route,
 {
     const struct ops *o = st->gates.ops;
     const int64_t N = in->z.dim[0], S = route->expert.dim[1], r = count_of(st, in->layer);
-    bias_state_logits(&st->bias, in->layer, in->z);
-    const struct tensor p = gates_probabilities(&st->gates, in->z);
+    struct tensor p = gates_probabilities(&st->gates, in->z);
     const struct tensor routed = part(st->routed, N, S - r), forced = part(st->forced, N, r);
     o->repeat_row(forced, tensor_rows(st->layer[in->layer].experts, 0, r));
+    if (in->training) bias_state_plain(&st->bias, without(st, p, forced), S - r);
+    if (bias_state_logits(&st->bias, in->layer, in->z)) p = gates_probabilities(&st->gates, in->z);
     o->topk(routed, without(st, bias_state_key(&st->bias, in->layer, p), forced));
     o->place_columns(route->expert, routed, 0);
     o->place_columns(route->expert, forced, S - r);
@@ -100,7 +101,7 @@ static void select_slots(struct routing_state *st, const struct route *route,
     gates_renormalize(&st->gates, route->weight);
     if (!in->training) return;
     bias_state_count(&st->bias, in->layer, p, routed);
-    bias_state_compare(&st->bias, in->layer, routed, without(st, p, forced));
+    bias_state_compare(&st->bias, in->layer, routed);
 }
 
 // Gradient of the condensers' own gates, (N,r): into v_c and x.
@@ -155,11 +156,12 @@ static void after_step(struct routing_state *st, bool applied)
     bias_state_end_step(&st->bias, applied);
 }
 
-static void report(struct routing_state *st, json_t *out, const float *usage)
+// The share of the load that the condensers have.
+static json_t *load_share(const struct routing_state *st, const float *usage)
 {
     const int64_t E = st->config->n_experts;
     json_t *load = json_array();
-    for (int64_t l = 0; st->chosen && l < st->config->n_layers; l++) {
+    for (int64_t l = 0; l < st->config->n_layers; l++) {
         if (!st->config->moe_layer[l]) continue;
         double all = 0, forced = 0;
         for (int64_t e = 0; e < E; e++) {
@@ -170,7 +172,12 @@ static void report(struct routing_state *st, json_t *out, const float *usage)
         }
         json_array_append_new(load, json_real(all > 0 ? forced / all : 0));
     }
-    json_object_set_new(out, "condenser_load", load);
+    return load;
+}
+
+static void report(struct routing_state *st, json_t *out, const float *usage)
+{
+    if (st->chosen) json_object_set_new(out, "condenser_load", load_share(st, usage));
     bias_state_report(&st->bias, out);
 }
 

@@ -61,6 +61,7 @@ struct routing_options {
     int64_t condenser_max;         // of a layer, under a total
     double condenser_gini_power;   // q in gini(usage)^q
     const char *condenser_experts; // "3,7", "3,7;1,4" or forced_experts_records.json; NULL: chosen
+    bool without_telemetry;        // nothing is counted for the sake of a report alone (bench)
 };
 
 struct routing_state; // owned by the policy

@@ -9,22 +9,23 @@ struct layer_load {
     double top_share, cover80, gini, entropy, dead;
 };
 
-// gini() leaves the loads in ascending order.
+// gini() leaves the loads in ascending order. They are counts, so that sums of them are exact and 80 % is.
 static struct layer_load measure(double *load, int64_t E, int64_t K)
 {
     struct layer_load x = {.gini = gini(load, E)};
-    double all = 0, covered = 0;
+    double all = 0, covered = 0, top = 0;
     for (int64_t e = 0; e < E; e++) {
         all += load[e];
         x.dead += load[e] == 0;
     }
     for (int64_t e = E - 1; e >= 0 && all > 0; e--) {
         const double share = load[e] / all;
-        if (E - 1 - e < K) x.top_share += share;
-        if (covered < 0.8) x.cover80++;
-        covered += share;
+        if (E - 1 - e < K) top += load[e];
+        if (5 * covered < 4 * all) x.cover80++;
+        covered += load[e];
         if (share > 0) x.entropy -= share * log(share) / (E > 1 ? log((double)E) : 1);
     }
+    x.top_share = all > 0 ? top / all : 0;
     return x;
 }
 

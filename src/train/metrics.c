@@ -78,10 +78,10 @@ static bool put_real(struct buf *b, const char *name, double x)
     return buf_printf(b, ",\"%s\":%s", name, text);
 }
 
-bool metrics_write(struct metrics *m, const struct train_step *s, const char *routing,
-                   struct error *err)
+bool metrics_write(struct metrics *m, const struct train_step *s, struct error *err)
 {
     struct buf b = {0};
+    char *routing = routing_report_text(s->routing);
     bool ok = buf_printf(&b, "{\"step\":%" PRId64 ",\"stage\":%" PRId64, s->step, s->stage) &&
               put_real(&b, "loss", s->loss) && put_real(&b, "lr", s->lr) &&
               put_real(&b, "grad_norm", s->grad_norm) &&
@@ -95,6 +95,7 @@ bool metrics_write(struct metrics *m, const struct train_step *s, const char *ro
     ok = ok ? append_write(&m->file, b.data, b.size, err)
             : fail(err, "%s: no memory for a line", m->file.path);
     buf_free(&b);
+    mem_free(routing);
     return ok;
 }
 

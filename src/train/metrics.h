@@ -9,9 +9,7 @@ struct metrics {
 };
 // Keeps the lines of the first `step` steps (0: none) and cuts what follows, a torn line included.
 bool metrics_open(struct metrics *m, const char *path, int64_t step, struct error *err);
-// routing: JSON text of the routing's own numbers; NULL: none.
-bool metrics_write(struct metrics *m, const struct train_step *s, const char *routing,
-                   struct error *err);
+bool metrics_write(struct metrics *m, const struct train_step *s, struct error *err);
 bool metrics_sync(struct metrics *m, struct error *err);
 void metrics_close(struct metrics *m);
 

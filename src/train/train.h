@@ -56,6 +56,8 @@ struct train_step {
     double loss, lr, grad_norm, tokens_per_second, seconds, eval_loss;
     int64_t tokens;  // of this step, prompts included
     int64_t skipped; // steps skipped so far
+    // What stands under `routing` in metrics.jsonl; NULL: the model has no experts. Lives as long as the call.
+    const json_t *routing;
 };
 
 // Told about the run as it goes; for progress bars and tests. All optional.
@@ -85,6 +87,12 @@ struct run {
     const char *options, *deciding;
     const struct train_listener *listener; // NULL: nobody
 };
+
+// The experts' load and the routing's own numbers since the last call (docs/FORMATS.md, "metrics.jsonl"), or
+// NULL where there are none. json_decref.
+json_t *routing_report(struct model *m);
+// As it is written: finite numbers of six digits, on one line. mem_free.
+char *routing_report_text(const json_t *report);
 
 // False if `out` holds a run and neither resume nor overwrite is set, cannot be written, or is in use.
 // Writes nothing that stays.

@@ -287,16 +287,16 @@ static bool evaluation_due(const struct trainer *t)
 // A step, its evaluation, its line, and a checkpoint if one is due.
 static bool one_step(struct trainer *t, struct error *err)
 {
-    struct train_step s;
+    struct train_step s = {0};
     const struct run *r = t->run;
     const bool ok = trainer_step(t, &s, err);
     if (ok && evaluation_due(t)) s.eval_loss = trainer_evaluate_step(t);
-    char *routing = trainer_routing_report(t);
-    const bool written = s.step <= 0 || metrics_write(&t->metrics, &s, routing, ok ? err : NULL);
-    mem_free(routing);
-    if (!written) return false;
-    if (r->listener && r->listener->step) r->listener->step(r->listener->user, &s);
-    if (!ok) return false;
+    json_t *routing = routing_report(&t->model);
+    s.routing = routing;
+    const bool written = s.step <= 0 || metrics_write(&t->metrics, &s, ok ? err : NULL);
+    if (written && r->listener && r->listener->step) r->listener->step(r->listener->user, &s);
+    json_decref(routing);
+    if (!written || !ok) return false;
     const bool best = !isnan(s.eval_loss) && t->state.best_step == t->state.step;
     const bool due = r->save_every > 0 && t->state.step % r->save_every == 0;
     return !(best || due) || trainer_save(t, err);

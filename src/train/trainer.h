@@ -35,9 +35,6 @@ int64_t trainer_stage_step(const struct trainer *t);
 // Goes on in this stage: its model is opened and allocated unless that of the stage before serves.
 bool trainer_enter_stage(struct trainer *t, int64_t stage, struct error *err);
 
-// The routing's numbers since the last call, as JSON text for metrics.jsonl; NULL: none. mem_free.
-char *trainer_routing_report(struct trainer *t);
-
 struct saved trainer_saved(const struct trainer *t);
 
 // Mean loss of a token over all supervised tokens of the validation data. Nothing learns or counts.

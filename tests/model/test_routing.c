@@ -249,6 +249,47 @@ static void routes_hold_what_they_promise(void **state)
     }
 }
 
+// What the telemetry is made of: the slots of weight above 0, once for each forward pass in training.
+static void usage_counts_the_rows(void **state)
+{
+    (void)state;
+    static const struct variant all[] = {{"topk", unchanged, false},
+                                         {"densemixer", unchanged, false},
+                                         {"condenser", unchanged, true},
+                                         {"condenser", released, true}};
+    for (int i = 0; i < MODELS * 4; i++) {
+        struct parity p;
+        struct model m;
+        parity_open(&p, models[i % MODELS]);
+        open_variant(&m, &p, models[i % MODELS], &all[i / MODELS]);
+        const struct batch *b = &p.batch[0];
+        const int64_t E = m.config.n_experts, count = m.config.n_layers * E;
+        float *usage = mem_alloc((size_t)count * sizeof *usage);
+        float *want = mem_zalloc((size_t)count, sizeof *want);
+        model_forward(&m, b, NULL, true);
+        for (int64_t l = 0; l < m.config.n_layers; l++) {
+            const struct route r = model_route(&m, l);
+            for (int64_t s = 0; r.expert.data && s < tensor_count(r.expert); s++) {
+                want[l * E + data_i32(r.expert)[s]] += 2.0F * (data_f32(r.weight)[s] > 0);
+            }
+        }
+        model_loss(&m, b, 1.0F / (float)b->supervised);
+        model_backward(&m, b);
+        model_forward(&m, b, NULL, true);
+        model_forward(&m, b, NULL, false);
+        model_take_usage(&m, usage);
+        assert_memory_equal(usage, want, (size_t)count * sizeof *usage);
+        model_take_usage(&m, usage);
+        for (int64_t e = 0; e < count; e++) {
+            assert_true(usage[e] == 0);
+        }
+        mem_free(usage);
+        mem_free(want);
+        model_close(&m);
+        parity_close(&p);
+    }
+}
+
 // logits, then gradients of all leaves
 static struct buf outcome(const struct parity *p, const char *model, const char *routing,
                           bool gradients)
@@ -335,6 +376,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_slopes),
         cmocka_unit_test(routes_hold_what_they_promise),
+        cmocka_unit_test(usage_counts_the_rows),
         cmocka_unit_test(topk_is_a_bias_of_zero),
         cmocka_unit_test(densemixer_has_the_value_of_topk),
         cmocka_unit_test(state_travels_in_files),

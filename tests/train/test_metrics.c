@@ -66,7 +66,7 @@ static void write_steps(const char *path, int64_t after, int64_t last)
     check_ok(metrics_open(&m, path, after, &err), &err);
     for (int64_t s = after + 1; s <= last; s++) {
         const struct train_step step = step_of(s);
-        check_ok(metrics_write(&m, &step, NULL, &err), &err);
+        check_ok(metrics_write(&m, &step, &err), &err);
     }
     check_ok(metrics_sync(&m, &err), &err);
     metrics_close(&m);
