@@ -55,7 +55,7 @@ static bool random_batch(struct batch *b, int64_t tokens, int64_t vocab, uint64_
     return b->supervised > 0 || fail(err, "%" PRId64 " tokens: nothing to learn", tokens);
 }
 
-// The same calls as a step of train, without reading data and writing metrics.
+// The same calls as a step of train, without reading data and writing files.
 static void step(struct model *m, struct optimizer *o, const struct batch *b, int64_t n)
 {
     const struct routing *r = m->setup.routing;
@@ -72,6 +72,23 @@ static void step(struct model *m, struct optimizer *o, const struct batch *b, in
     model_refresh(m);
     if (state && r->after_step) r->after_step(state, true);
     optimizer_zero_grad(o, &m->leaves);
+    if (m->setup.routing_options.without_telemetry) return;
+    json_t *report = routing_report(m);
+    mem_free(routing_report_text(report));
+    json_decref(report);
+}
+
+// A step in each phase of the routing: a run spends its time in the last, where the condensers stand.
+static bool warm_up(struct model *m, struct optimizer *o, const struct batch *b, int64_t *n,
+                    struct error *err)
+{
+    const struct routing *r = m->setup.routing;
+    const int64_t phases = r->phases ? r->phases(&m->setup.routing_options) : 1;
+    for (int64_t phase = 0; phase < phases; phase++) {
+        if (!model_begin_phase(m, phase, err)) return false;
+        step(m, o, b, ++*n);
+    }
+    return true;
 }
 
 static bool steps(struct bench_result *out, struct model *m, const struct batch *b,
@@ -80,14 +97,15 @@ static bool steps(struct bench_result *out, struct model *m, const struct batch 
     struct optimizer o;
     if (!model_allocate(m, err) || !optimizer_open(&o, m->setup.ops, err)) return false;
     out->forward_flops = forward_flops(&m->config, b);
-    step(m, &o, b, 1); // warm-up
-    for (int i = 0; i < BENCH_STEPS; i++) {
+    int64_t n = 0;
+    const bool ok = warm_up(m, &o, b, &n, err);
+    for (int i = 0; ok && i < BENCH_STEPS; i++) {
         const double start = monotonic_seconds();
-        step(m, &o, b, i + 2);
+        step(m, &o, b, ++n);
         out->seconds[i] = monotonic_seconds() - start;
     }
     optimizer_close(&o);
-    return true;
+    return ok;
 }
 
 static bool measure_steps(struct bench_result *out, const struct bench_job *job, struct error *err)
@@ -99,6 +117,7 @@ static bool measure_steps(struct bench_result *out, const struct bench_job *job,
     o.config.model = job->model;
     o.config.routing = job->routing;
     o.config.tuning = job->tuning;
+    o.config.routing_options.without_telemetry = !job->telemetry;
     if (!setup_model(&setup, &o, true, err)) return false;
     setup.max_tokens = o.config.tokens;
     bool ok = model_open(&m, &setup, err);

@@ -12,6 +12,7 @@ struct bench_job {
     const struct options *options;
     const char *model; // the temporary folder
     const char *routing, *tuning;
+    bool telemetry;
 };
 
 struct bench_result { // what a child writes into its pipe

@@ -20,6 +20,7 @@ enum { ROUNDS = 2, SAMPLE_MS = 5 };
 
 struct combination {
     const char *routing, *tuning;
+    bool telemetry;
     double seconds[ROUNDS * BENCH_STEPS], forward_flops;
     int64_t peak; // bytes
 };
@@ -149,15 +150,17 @@ static bool report(const struct bench *b, const struct combination *c, struct er
     const double rate = (double)b->o->config.tokens / seconds;
     const double share = 3 * c->forward_flops / seconds / (b->gflops * 1e9);
     char bytes[32];
-    fprintf(b->io->people,
-            "%-12s %-6s %8.3f s a step, %8.1f tokens/s, %5.3f of the best product (%.0f GFLOP/s), "
-            "%s private\n",
-            c->routing, c->tuning, seconds, rate, share, b->gflops,
-            format_bytes(bytes, (uint64_t)c->peak));
+    fprintf(
+        b->io->people,
+        "%-12s %-6s%s %8.3f s a step, %8.1f tokens/s, %5.3f of the best product (%.0f GFLOP/s), "
+        "%s private\n",
+        c->routing, c->tuning, c->telemetry ? "" : " (no telemetry)", seconds, rate, share,
+        b->gflops, format_bytes(bytes, (uint64_t)c->peak));
     if (!b->io->json) return true;
     json_t *j = json_object();
     json_object_set_new(j, "routing", json_string(c->routing));
     json_object_set_new(j, "tuning", json_string(c->tuning));
+    json_object_set_new(j, "telemetry", json_boolean(c->telemetry));
     json_object_set_new(j, "tokens_per_second", json_real(rate));
     json_object_set_new(j, "step_seconds", json_real(seconds));
     json_object_set_new(j, "best_matmul_gflops", json_real(b->gflops));
@@ -169,12 +172,17 @@ static bool report(const struct bench *b, const struct combination *c, struct er
 static bool list_combinations(struct bench *b, struct error *err)
 {
     const struct texts *r = &b->o->config.routings, *t = &b->o->config.tunings;
-    b->of = mem_zalloc((size_t)(r->count * t->count), sizeof *b->of);
+    const int telemetry = b->o->config.telemetry;
+    b->of = mem_zalloc((size_t)(r->count * t->count), 2 * sizeof *b->of);
     if (!b->of) return fail(err, "no memory for the combinations");
     for (int64_t i = 0; i < r->count; i++) {
         for (int64_t j = 0; j < t->count; j++) {
-            b->of[b->count].routing = r->item[i];
-            b->of[b->count++].tuning = t->item[j];
+            const struct combination c = {.routing = r->item[i], .tuning = t->item[j]};
+            if (telemetry != TELEMETRY_OFF) {
+                b->of[b->count] = c;
+                b->of[b->count++].telemetry = true;
+            }
+            if (telemetry != TELEMETRY_ON) b->of[b->count++] = c;
         }
     }
     return true;
@@ -206,10 +214,11 @@ static bool measure(struct bench *b, struct error *err)
     for (int round = 0; round < ROUNDS; round++) {
         for (int64_t i = 0; i < b->count; i++) {
             struct combination *c = &b->of[i];
-            const struct bench_job job = {BENCH_TRAINING, b->o, b->model, c->routing, c->tuning};
+            const struct bench_job job = {BENCH_TRAINING, b->o,      b->model,
+                                          c->routing,     c->tuning, c->telemetry};
             if (!b->io->quiet) {
-                fprintf(b->io->status, "round %d of %d: %s, %s\n", round + 1, ROUNDS, c->routing,
-                        c->tuning);
+                fprintf(b->io->status, "round %d of %d: %s, %s%s\n", round + 1, ROUNDS, c->routing,
+                        c->tuning, c->telemetry ? "" : ", no telemetry");
             }
             if (!run_child(&result, &c->peak, &job, err)) {
                 return fail_in(err, "%s, %s", c->routing, c->tuning);

@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/job.h"
 #include "cli/progress.h"
+#include "cli/routing_words.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -9,7 +10,9 @@
 struct show {
     struct output *io;
     struct progress progress, validation;
-    double loss; // of the newest step, smoothed over about ten
+    double loss;     // of the newest step, smoothed over about ten
+    bool routing;    // on request: what the experts did
+    int64_t experts; // of a layer
 };
 
 static void started(void *user, int64_t step, int64_t steps)
@@ -36,20 +39,27 @@ static void print_step_json(struct show *s, const struct train_step *t)
     json_object_set_new(j, "seconds", json_real(t->seconds));
     json_object_set_new(j, "skipped", json_integer(t->skipped));
     if (isfinite(t->eval_loss)) json_object_set_new(j, "eval_loss", json_real(t->eval_loss));
+    if (s->routing && t->routing) json_object_set_new(j, "routing", json_deep_copy(t->routing));
     output_json(s->io, j, NULL);
+}
+
+// "loss 1.2345, 512 tokens/s", and what else there is to say in the progress line.
+static void words_of_step(char *out, size_t size, const struct show *s, const struct train_step *t)
+{
+    char skipped[40] = "", routing[160] = "";
+    if (t->skipped) snprintf(skipped, sizeof skipped, ", %" PRId64 " skipped", t->skipped);
+    if (s->routing) routing_words(routing, sizeof routing, t->routing, s->experts);
+    snprintf(out, size, "loss %.4f, %.0f tokens/s%s%s%s", s->progress.terminal ? s->loss : t->loss,
+             t->tokens_per_second, skipped, *routing ? ", " : "", routing);
 }
 
 static void stepped(void *user, const struct train_step *t)
 {
     struct show *s = user;
-    char words[256], line[256];
+    char words[300], line[256];
     if (s->io->json) print_step_json(s, t);
     if (isfinite(t->loss)) s->loss = isfinite(s->loss) ? 0.9 * s->loss + 0.1 * t->loss : t->loss;
-    const int n = snprintf(words, sizeof words, "loss %.4f, %.0f tokens/s",
-                           s->progress.terminal ? s->loss : t->loss, t->tokens_per_second);
-    if (t->skipped && n > 0) {
-        snprintf(words + n, sizeof words - (size_t)n, ", %" PRId64 " skipped", t->skipped);
-    }
+    words_of_step(words, sizeof words, s, t);
     if (!isfinite(t->loss)) {
         snprintf(line, sizeof line, "step %" PRId64 " skipped: loss or gradient is not finite",
                  t->step);
@@ -140,7 +150,7 @@ static enum status run(struct job *j, struct show *s, struct options *o, struct 
 enum status command_train(struct options *o, struct output *io, struct error *err)
 {
     struct job j;
-    struct show s = {.io = io, .loss = (double)NAN};
+    struct show s = {.io = io, .loss = (double)NAN, .routing = o->config.show_routing};
     const struct train_listener listener = {&s, started, stepped, evaluating, saving};
     const struct run_config *c = &o->config;
     if (c->resume && c->overwrite) {
@@ -149,6 +159,7 @@ enum status command_train(struct options *o, struct output *io, struct error *er
     }
     if (!run_folder_check(c->out, c->resume, c->overwrite, err)) return STATUS_FAILED;
     if (!job_open(&j, o, c->out, &listener, err)) return STATUS_FAILED;
+    s.experts = trainer_model(j.trainer)->config.n_experts;
     const enum status status = run(&j, &s, o, err);
     job_close(&j);
     return status;

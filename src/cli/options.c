@@ -37,6 +37,7 @@ static const char *const choices_by[] = {"lowest-bias", "highest-bias", "least-u
                                          NULL};
 static const char *const gates[] = {"router", "sigmoid", "softmax", "one", NULL};
 static const char *const shares[] = {"bias-std", "usage-gini", NULL};
+static const char *const telemetry[] = {"on", "off", "both", NULL}; // enum bench_telemetry
 static const char *const tasks[] = {"loss", "exact", NULL};
 static const char *const exports[] = {"last", "best", NULL};                // enum export_choice
 static const char *const stored[] = {"config", "f32", "bf16", "f16", NULL}; // cmd_init.c
@@ -227,6 +228,10 @@ const struct option option_table[] = {
      .help = "a condenser's gate: its router probability, a sigmoid or softmax of its own, or 1",
      .choices = gates, .decides = true},
 
+    {"telemetry", OPTION_CHOICE, GROUP_ROUTING, BENCH, FIELD(telemetry), "on",
+     .help = "with what train gathers for metrics.jsonl in each step, without, or each in turn",
+     .choices = telemetry},
+
     {"tuning", OPTION_NAME, GROUP_TUNING, TRAINING | DUMP, FIELD(tuning), "full",
      .help = "which weights learn, and in what shape:",
      .unit = "NAME", .registry = &tuning_registry, .decides = true},
@@ -373,6 +378,10 @@ const struct option option_table[] = {
      .unit = "FILE"},
     {"json", OPTION_BOOL, GROUP_OUTPUT, ALL & ~(INIT | DUMP | TOKENIZE), FIELD(json), "false",
      .help = "machine-readable lines on stdout; words for people go to stderr"},
+    {"show-routing", OPTION_BOOL, GROUP_OUTPUT, TRAIN, FIELD(show_routing), "false",
+     .help = "in the progress line also what the experts did: cover80 (how many cover 80 % of the load), "
+             "gini, dead experts, the largest bias, the choices that it changed, the condensers' share of "
+             "the load; means over layers. With --json all of it"},
     {"quiet", OPTION_BOOL, GROUP_OUTPUT, ALL, FIELD(quiet), "false",
      .help = "no progress and no notes"},
 

@@ -31,6 +31,7 @@ struct texts { // the values of a list option
 
 enum eval_task { EVAL_LOSS, EVAL_EXACT };
 enum export_choice { EXPORT_LAST, EXPORT_BEST };
+enum bench_telemetry { TELEMETRY_ON, TELEMETRY_OFF, TELEMETRY_BOTH };
 
 // Everything a command can be told. The modules' own option structs are members, so that a row of the
 // table writes straight into the field that its module reads.
@@ -44,9 +45,11 @@ struct run_config {
     int products; // enum cpu_products
     int task;     // enum eval_task
     int64_t threads, seed, examples, tokens, shard_mb;
-    int export; // enum export_choice
+    int export;    // enum export_choice
+    int telemetry; // enum bench_telemetry
     int64_t save_every, keep_last;
     bool merge, recompute, quiet, json, gradients, decode, special, fused, resume, overwrite;
+    bool show_routing;
     struct dataset_options dataset;
     struct train_options train;
     struct routing_options routing_options;

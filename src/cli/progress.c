@@ -2,6 +2,7 @@
 #include "cli/progress.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
@@ -40,14 +41,19 @@ static void draw_bar(struct progress *p, int64_t done, int64_t of, const char *w
     if (fresh > 0 && done < of) {
         format_seconds(left, (now - p->start) * (double)(of - done) / (double)fresh);
     }
-    const int full = of > 0 ? (int)((double)BAR * (double)done / (double)of) : 0;
-    for (int i = 0; i < BAR; i++) {
+    const int length =
+        snprintf(line, sizeof line, "%" PRId64 "/%" PRId64 " %s%s%s%s", done, of,
+                 words ? words : p->unit, *left ? ", " : "", left, *left ? " left" : "");
+    const int room = p->columns - 1 - length - (int)strlen("[] "); // the words come first
+    const int width = room > BAR ? BAR : room < 4 ? 0 : room;
+    const int full = of > 0 ? (int)((double)width * (double)done / (double)of) : 0;
+    for (int i = 0; i < width; i++) {
         bar[i] = i < full ? '#' : '.';
     }
-    bar[BAR] = 0;
-    snprintf(line, sizeof line, "[%s] %" PRId64 "/%" PRId64 " %s%s%s%s%s", bar, done, of,
-             words ? words : p->unit, *left ? ", " : "", left, *left ? " left" : "", "");
-    fprintf(p->file, "\r\033[K%.*s", p->columns - 1, line);
+    bar[width] = 0;
+    fprintf(p->file, "\r\033[K");
+    if (width) fprintf(p->file, "[%s] ", bar);
+    fprintf(p->file, "%.*s", p->columns - 1, line);
     fflush(p->file);
     p->drawn = true;
 }
