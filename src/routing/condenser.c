@@ -9,17 +9,18 @@
 #include "routing/policies.h"
 
 #include <math.h>
+
+static int64_t count_of(const struct routing_state *st, int64_t layer)
+{
+    return st->chosen ? st->set.count[layer] : 0; // none while the bias learns
+}
+
 static int64_t slots(const struct routing_state *st, int64_t layer, bool training)
 {
     (void)training;
     const int64_t K = st->config->experts_per_tok;
     if (!condenser_released(st)) return K;
-    return K + (st->chosen ? st->set.count[layer] : st->most);
-}
-
-static int64_t count_of(const struct routing_state *st, int64_t layer)
-{
-    return st->chosen ? st->set.count[layer] : 0;
+    return K + (st->placed ? count_of(st, layer) : st->most);
 }
 
 static struct tensor part(struct tensor scratch, int64_t N, int64_t k)

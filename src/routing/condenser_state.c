@@ -56,6 +56,7 @@ bool condenser_open(struct routing_state **out, const struct ops *o, const struc
     st->options = *r;
     st->leaves = leaves;
     st->most = condenser_most(r, c);
+    st->placed = !arena_measuring(a);
     if (r->bias_in == BIAS_IN_DEFAULT) {
         st->options.bias_in = condenser_released(st) ? BIAS_IN_LOGITS : BIAS_IN_SELECTION;
     }

@@ -17,6 +17,7 @@ struct routing_state {
     struct routing_options options;
     struct leaves *leaves;
     int64_t most; // the largest r of a layer
+    bool placed;  // the arena stands, and slots are what they are now instead of the most
     bool chosen;  // the condensers stand
     struct condensers set;
     struct condenser_layer *layer; // (n_layers)

@@ -290,14 +290,15 @@ static void usage_counts_the_rows(void **state)
     }
 }
 
+static const struct variant plain = {"topk", unchanged, false};
+
 // logits, then gradients of all leaves
-static struct buf outcome(const struct parity *p, const char *model, const char *routing,
+static struct buf outcome(const struct parity *p, const char *model, const struct variant *v,
                           bool gradients)
 {
     struct model m;
     struct buf all = {0};
-    const struct variant v = {routing, unchanged, false};
-    open_variant(&m, p, model, &v);
+    open_variant(&m, p, model, v);
     const struct batch *b = &p->batch[0];
     model_forward(&m, b, NULL, true);
     const struct tensor logits = parity_logits(&m, b);
@@ -312,7 +313,7 @@ static struct buf outcome(const struct parity *p, const char *model, const char 
     return all;
 }
 
-static void same_bytes(const char *a, const char *b, bool gradients)
+static void same_bytes(const struct variant *a, const struct variant *b, bool gradients)
 {
     for (int i = 0; i < MODELS; i++) {
         struct parity p;
@@ -330,13 +331,20 @@ static void same_bytes(const char *a, const char *b, bool gradients)
 static void topk_is_a_bias_of_zero(void **state)
 {
     (void)state;
-    same_bytes("topk", "bias", true);
+    same_bytes(&plain, &(struct variant){"bias", unchanged, false}, true);
+}
+
+static void first_phase_of_condenser_is_bias(void **state)
+{
+    (void)state;
+    same_bytes(&plain, &(struct variant){"condenser", unchanged, false}, true);
+    same_bytes(&plain, &(struct variant){"condenser", released, false}, true);
 }
 
 static void densemixer_has_the_value_of_topk(void **state)
 {
     (void)state;
-    same_bytes("topk", "densemixer", false);
+    same_bytes(&plain, &(struct variant){"densemixer", unchanged, false}, false);
 }
 
 // Logits by a model that begins from a bias file, and by one that reads what the first left behind.
@@ -378,6 +386,7 @@ int main(void)
         cmocka_unit_test(routes_hold_what_they_promise),
         cmocka_unit_test(usage_counts_the_rows),
         cmocka_unit_test(topk_is_a_bias_of_zero),
+        cmocka_unit_test(first_phase_of_condenser_is_bias),
         cmocka_unit_test(densemixer_has_the_value_of_topk),
         cmocka_unit_test(state_travels_in_files),
     };
