@@ -22,9 +22,14 @@ static int32_t *batch_part(const struct parity *p, int i, const char *part)
 
 void parity_open(struct parity *p, const char *name)
 {
+    parity_open_in(p, "parity", name);
+}
+
+void parity_open_in(struct parity *p, const char *folder, const char *name)
+{
     char path[256];
-    *p = (struct parity){.name = name};
-    snprintf(path, sizeof path, "parity/%s/reference.safetensors", name);
+    *p = (struct parity){.folder = folder, .name = name, .prefix = ""};
+    snprintf(path, sizeof path, "%s/%s/reference.safetensors", folder, name);
     fixture_open(&p->reference, path);
     for (int i = 0; i < PARITY_BATCHES; i++) {
         struct batch *b = &p->batch[i];
@@ -50,7 +55,7 @@ void parity_close(struct parity *p)
 struct model_setup parity_setup(const struct parity *p, const struct parity_case *c, enum dtype t)
 {
     static char dir[1024]; // model_setup keeps the pointer
-    snprintf(dir, sizeof dir, "%s/parity/%s/%s", FIXTURES, c->name, c->layout);
+    snprintf(dir, sizeof dir, "%s/%s/%s/%s", FIXTURES, p->folder, c->name, c->layout);
     struct error err = {0};
     const struct routing *topk = routing_find("topk", &err);
     const struct tuning *full = tuning_find("full", &err);
@@ -93,7 +98,8 @@ static struct tensor gradient_of_expert(const struct parity *p, const char *leaf
     char *projection, name[256];
     const long expert = strtol(leaf + prefix + 1, &projection, 10);
     const bool down = !strcmp(projection, ".down_proj.weight");
-    snprintf(name, sizeof name, "grad.%.*s.%s", prefix, leaf, down ? "down_proj" : "gate_up_proj");
+    snprintf(name, sizeof name, "%sgrad.%.*s.%s", p->prefix, prefix, leaf,
+             down ? "down_proj" : "gate_up_proj");
     const struct tensor all = fixture_get(&p->reference, name);
     assert_int_equal(all.rank, 3);
     assert_in_range(expert, 0, all.dim[0] - 1);
@@ -108,7 +114,7 @@ static struct tensor gradient_of_expert(const struct parity *p, const char *leaf
 struct tensor parity_gradient(const struct parity *p, const char *leaf)
 {
     char name[256];
-    snprintf(name, sizeof name, "grad.%s", leaf);
+    snprintf(name, sizeof name, "%sgrad.%s", p->prefix, leaf);
     if (fixture_has(&p->reference, name)) return fixture_get(&p->reference, name);
     const char *experts = strstr(leaf, ".experts.");
     if (!experts) fail_msg("%s: no gradient of %s", p->name, leaf);
@@ -117,7 +123,7 @@ struct tensor parity_gradient(const struct parity *p, const char *leaf)
 
 struct tensor parity_of_layer(const struct parity *p, const char *what, int64_t layer)
 {
-    char name[64];
-    snprintf(name, sizeof name, "%s.%d", what, (int)layer);
+    char name[128];
+    snprintf(name, sizeof name, "%s%s.%d", p->prefix, what, (int)layer);
     return fixture_get(&p->reference, name);
 }
