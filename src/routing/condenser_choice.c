@@ -150,14 +150,39 @@ static double layer_score(const struct routing_options *r, const float *bias, co
     return by_bias ? population_std(values, E) : pow(gini(values, E), r->condenser_gini_power);
 }
 
-// R shared out in proportion to the scores by largest remainder, each layer at most condenser_most: what a
-// full layer cannot take goes to the next largest remainders.
+// share[l] <- R shared out in proportion to the scores. What a layer cannot take above `most` goes to the
+// others, in proportion again; equally where all of their scores are 0.
+static void share_out(double *share, const double *score, const struct routing_options *r,
+                      const struct model_config *c)
+{
+    const double most = (double)condenser_most(r, c);
+    bool full[MAX_LAYERS] = {0}, again = true;
+    while (again) {
+        double left = (double)r->condenser_total, weight = 0, free = 0;
+        for (int64_t l = 0; l < c->n_layers; l++) {
+            if (!c->moe_layer[l]) continue;
+            if (full[l]) left -= most;
+            weight += full[l] ? 0 : score[l];
+            free += full[l] ? 0 : 1;
+        }
+        again = false;
+        for (int64_t l = 0; l < c->n_layers; l++) {
+            if (!c->moe_layer[l] || full[l]) continue;
+            share[l] = left * (weight > 0 ? score[l] / weight : 1 / free);
+            full[l] = share[l] > most;
+            if (full[l]) share[l] = most;
+            again |= full[l];
+        }
+    }
+}
+
+// The shares as integers by largest remainder; ties: the lower layer.
 static bool counts_from_total(int64_t *count, const struct routing_options *r,
                               const struct model_config *c, const float *bias, const float *usage,
                               struct error *err)
 {
-    double score[MAX_LAYERS] = {0}, total = 0;
-    const int64_t most = condenser_most(r, c);
+    const double rounding = 1e-9; // of a share that is a whole number, or of remainders that tie
+    double score[MAX_LAYERS] = {0}, share[MAX_LAYERS] = {0}, total = 0;
     int64_t left = r->condenser_total;
     for (int64_t l = 0; l < c->n_layers; l++) {
         const int64_t at = l * c->n_experts;
@@ -165,19 +190,20 @@ static bool counts_from_total(int64_t *count, const struct routing_options *r,
         total += score[l];
     }
     if (!(total > 0)) return fail(err, "condensers: the score of every layer is 0");
+    share_out(share, score, r, c);
     for (int64_t l = 0; l < c->n_layers; l++) {
-        score[l] *= (double)r->condenser_total / total; // now the exact share
-        count[l] = (int64_t)fmin(floor(score[l]), (double)most);
+        count[l] = (int64_t)floor(share[l] + rounding);
+        share[l] -= (double)count[l]; // now the remainder
         left -= count[l];
     }
     for (; left > 0; left--) {
         int64_t best = -1;
         for (int64_t l = 0; l < c->n_layers; l++) {
-            if (!c->moe_layer[l] || count[l] >= most) continue;
-            if (best < 0 || score[l] - (double)count[l] > score[best] - (double)count[best])
-                best = l;
+            if (!c->moe_layer[l] || count[l] >= condenser_most(r, c)) continue;
+            if (best < 0 || share[l] > share[best] + rounding) best = l;
         }
         count[best]++;
+        share[best] -= 1;
     }
     return true;
 }
