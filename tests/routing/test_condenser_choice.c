@@ -5,7 +5,9 @@
 
 #include "routing/condenser_choice.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum form { FORM_LIST, FORM_THIRDS, FORM_TOTAL }; // as make_routing.py numbers them
 enum { FORM, RULE, SHARE, TOTAL, MOST, NUMBERS, OPTIONS };
@@ -96,8 +98,22 @@ static void matches_python(void **state)
     fixture_close(&f);
 }
 
+static void gini_of_known_counts(void **state)
+{
+    (void)state;
+    static const struct {
+        double count[4], want;
+    } known[] = {{{2, 2, 2, 2}, 0}, {{0, 8, 0, 0}, 0.75}, {{3, 1, 4, 2}, 0.25}, {{0, 0, 0, 0}, 0}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        double count[4];
+        memcpy(count, known[i].count, sizeof count);
+        assert_true(fabs(gini(count, 4) - known[i].want) <= 1e-15);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(matches_python)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(matches_python),
+                                       cmocka_unit_test(gini_of_known_counts)};
     return cmocka_run_group_tests_name("condenser choice", tests, NULL, NULL);
 }
