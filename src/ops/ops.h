@@ -145,6 +145,8 @@ struct ops {
     void (*add_scaled_rows)(struct tensor y, struct tensor x, struct tensor s, float a);
     //   count (E) F32 += how many slots of index (N,S) name e
     void (*count_slots)(struct tensor count, struct tensor index);
+    //   sum (E) F64 += the weights (N,S) of the slots of index (N,S) that name e; weight absent: 1 each
+    void (*add_slots)(struct tensor sum, struct tensor index, struct tensor weight);
     //   changed (1) F64 += how many entries of a row of index (N,S) are not among those of plain's row;
     //   all (1) F64 += N*S
     void (*count_changed)(struct tensor changed, struct tensor all, struct tensor index,

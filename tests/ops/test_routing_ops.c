@@ -65,6 +65,19 @@ static void test_pick_repeats(void **state)
     assert_memory_equal(dp, ((float[]){2, 0, 5, 0}), sizeof dp);
 }
 
+static void test_add_slots(void **state)
+{
+    (void)state;
+    double sum[4] = {1, 2, 3, 4};
+    float w[6] = {.5f, .25f, 0, 2, 1, .125f};
+    int32_t index[6] = {2, 0, 2, 3, 2, 0};
+    const struct tensor s = tensor_1d(sum, DTYPE_F64, 4), i = tensor_2d(index, DTYPE_I32, 2, 3);
+    cpu_ops.add_slots(s, i, tensor_2d(w, DTYPE_F32, 2, 3));
+    assert_memory_equal(sum, ((double[]){1.375, 2, 4.5, 6}), sizeof sum);
+    cpu_ops.add_slots(s, i, tensor_absent());
+    assert_memory_equal(sum, ((double[]){3.375, 2, 7.5, 7}), sizeof sum);
+}
+
 enum { N = 5, S = 3, E = 4, C = 7 };
 static int32_t expert[N * S] = {2, 0, 1, 2, 2, 0, 1, 2, 0, 0, 1, 2, 2, 1, 0};
 static float weight[N * S] = {.5f, 0, .25f, 1, 2, -0.0f, .1f, .2f, .3f, 0, 0, 0, NAN, 1, .5f};
@@ -159,6 +172,7 @@ int main(void)
         cmocka_unit_test_teardown(test_values, release_all),
         cmocka_unit_test(test_topk_order),
         cmocka_unit_test(test_pick_repeats),
+        cmocka_unit_test(test_add_slots),
         cmocka_unit_test(test_dispatch),
         cmocka_unit_test_teardown(test_gather_and_combine, release_all),
         cmocka_unit_test_teardown(test_rows_by_index, release_all),

@@ -91,6 +91,7 @@ const struct ops cpu_ops = {
     .logsumexp = cpu_logsumexp,
     .add_scaled_rows = cpu_add_scaled_rows,
     .count_slots = cpu_count_slots,
+    .add_slots = cpu_add_slots,
     .count_changed = cpu_count_changed,
     .count_rows = cpu_count_rows,
     .dot = cpu_dot,

@@ -91,6 +91,7 @@ void cpu_put(struct tensor y, struct tensor index, float value);
 void cpu_logsumexp(struct tensor lse, struct tensor z);
 void cpu_add_scaled_rows(struct tensor y, struct tensor x, struct tensor s, float a);
 void cpu_count_slots(struct tensor count, struct tensor index);
+void cpu_add_slots(struct tensor sum, struct tensor index, struct tensor weight);
 void cpu_count_changed(struct tensor changed, struct tensor all, struct tensor index,
                        struct tensor plain);
 void cpu_count_rows(struct tensor count, struct tensor offsets);

@@ -93,6 +93,17 @@ void cpu_count_slots(struct tensor count, struct tensor index)
     }
 }
 
+void cpu_add_slots(struct tensor sum, struct tensor index, struct tensor weight)
+{
+    const int64_t slots = tensor_count(index), E = tensor_count(sum);
+    assert(!weight.data || tensor_count(weight) == slots);
+    for (int64_t i = 0; i < slots; i++) {
+        const int64_t e = data_i32(index)[i];
+        assert(e >= 0 && e < E);
+        ((double *)sum.data)[e] += weight.data ? (double)data_f32(weight)[i] : 1;
+    }
+}
+
 static bool among(int32_t x, const int32_t *set, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
