@@ -97,12 +97,38 @@ static bool replace_weights(struct model *m, struct error *err)
     return true;
 }
 
+static bool is_tensors(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return dot && !strcmp(dot, ".safetensors");
+}
+
+// The file of tensors: the format's own name, or else the only one there.
+static bool find_file(char path[PATH_SIZE], const struct model *m, struct error *err)
+{
+    const char *dir = m->setup.adapter, *own = m->setup.tuning->format->file;
+    struct dir_names names;
+    if (!path_join(path, PATH_SIZE, dir, own, err)) return false;
+    if (file_exists(path)) return true;
+    if (!dir_list(&names, dir, err)) return false;
+    int64_t found = 0;
+    bool ok = true;
+    for (int64_t i = 0; ok && i < names.count; i++) {
+        if (!is_tensors(names.name[i])) continue;
+        found++;
+        ok = path_join(path, PATH_SIZE, dir, names.name[i], err);
+    }
+    dir_names_free(&names);
+    if (!ok || found == 1) return ok;
+    return fail(err, "%s: no %s, and %" PRId64 " other safetensors files; one expected", dir, own,
+                found);
+}
+
 bool adapter_open(struct model *m, struct error *err)
 {
     char path[PATH_SIZE];
     if (!m->setup.adapter) return true;
-    const struct adapter_format *f = m->setup.tuning->format;
-    if (!path_join(path, sizeof path, m->setup.adapter, f->file, err)) return false;
+    if (!find_file(path, m, err)) return false;
     m->adapter_path = mem_strdup(path);
     if (!m->adapter_path) return fail(err, "%s: no memory", path);
     return check_base(m, err) && safetensors_open(&m->adapter, m->adapter_path, err) &&
@@ -170,43 +196,46 @@ bool adapter_load(struct model *m, struct error *err)
     return ok;
 }
 
-// What is written: names with their prefix, and where the values lie on the backend.
+// What is written: names with their prefix, and where the values lie.
+struct source {
+    struct tensor value; // F32 on the backend, or of the stored type
+    enum dtype stored;
+    bool mapped; // in the file of the adapter before
+};
+
 struct saving {
     const struct model *m;
     struct st_writer_entry *entry;
-    struct tensor *source; // F32
-    enum dtype *stored;
-    int64_t count, capacity[3];
+    struct source *source;
+    int64_t count, capacity[2];
 };
 
-static bool add_tensor(struct saving *s, const char *name, struct tensor source, enum dtype stored,
+static bool add_tensor(struct saving *s, const char *name, const struct source *source,
                        struct error *err)
 {
     const char *prefix = s->m->setup.tuning->format->prefix;
+    const struct tensor *value = &source->value;
     struct st_writer_entry *e = array_grow(s->entry, s->count, &s->capacity[0], sizeof *e);
     if (e) s->entry = e;
-    struct tensor *t = array_grow(s->source, s->count, &s->capacity[1], sizeof *t);
-    if (t) s->source = t;
-    enum dtype *d = array_grow(s->stored, s->count, &s->capacity[2], sizeof *d);
-    if (d) s->stored = d;
+    struct source *from = array_grow(s->source, s->count, &s->capacity[1], sizeof *from);
+    if (from) s->source = from;
     struct buf full = {0};
-    if (!e || !t || !d || !buf_printf(&full, "%s%s", prefix, name)) {
+    if (!e || !from || !buf_printf(&full, "%s%s", prefix, name)) {
         return fail(err, "no memory for the adapter's tensors");
     }
-    e[s->count] =
-        (struct st_writer_entry){.name = full.data,
-                                 .dtype_name = dtype_name(stored),
-                                 .rank = source.rank,
-                                 .bytes = (size_t)tensor_count(source) * dtype_size(stored)};
-    memcpy(e[s->count].shape, source.dim, sizeof source.dim);
-    t[s->count] = source;
-    d[s->count++] = stored;
+    e[s->count] = (struct st_writer_entry){.name = full.data,
+                                           .dtype_name = dtype_name(source->stored),
+                                           .rank = value->rank,
+                                           .bytes = (size_t)tensor_count(*value) *
+                                                    dtype_size(source->stored)};
+    memcpy(e[s->count].shape, value->dim, sizeof value->dim);
+    from[s->count++] = *source;
     return true;
 }
 
 static bool add_own(void *user, const struct adapter_tensor *t, struct error *err)
 {
-    return add_tensor(user, t->name, t->value, DTYPE_F32, err);
+    return add_tensor(user, t->name, &(struct source){t->value, DTYPE_F32, false}, err);
 }
 
 static bool add_all(struct saving *s, struct error *err)
@@ -215,10 +244,13 @@ static bool add_all(struct saving *s, struct error *err)
     const struct adapter_format *f = m->setup.tuning->format;
     for (int64_t i = 0; i < m->weights.count; i++) {
         const struct weight *w = &m->weights.weight[i];
-        if (w->leaf < 0) continue;
-        if (!add_tensor(s, w->name, m->leaves.leaf[w->leaf].value, w->stored.dtype, err)) {
-            return false;
+        struct source from = {w->stored, w->stored.dtype, true};
+        if (w->leaf >= 0) {
+            from = (struct source){m->leaves.leaf[w->leaf].value, w->stored.dtype, false};
+        } else if (!m->adapter_path || !find_whole(m, w)) {
+            continue;
         }
+        if (!add_tensor(s, w->name, &from, err)) return false;
     }
     return !f->tensors || f->tensors(m->tuning_state, add_own, s, err);
 }
@@ -226,13 +258,15 @@ static bool add_all(struct saving *s, struct error *err)
 static bool write_values(struct file_writer *w, const struct saving *s, int64_t i, float *values,
                          void *bytes, struct error *err)
 {
-    const struct tensor *t = &s->source[i];
+    const struct source *from = &s->source[i];
+    const struct tensor *t = &from->value;
     const int64_t all = tensor_count(*t);
+    if (from->mapped) return file_writer_write(w, t->data, tensor_bytes(*t), err);
     for (int64_t at = 0; at < all; at += CHUNK) {
         const int64_t n = all - at < CHUNK ? all - at : CHUNK;
         s->m->setup.ops->download(values, (const float *)t->data + at, (size_t)n * sizeof *values);
-        dtype_convert(bytes, s->stored[i], values, DTYPE_F32, n);
-        if (!file_writer_write(w, bytes, (size_t)n * dtype_size(s->stored[i]), err)) return false;
+        dtype_convert(bytes, from->stored, values, DTYPE_F32, n);
+        if (!file_writer_write(w, bytes, (size_t)n * dtype_size(from->stored), err)) return false;
     }
     return true;
 }
@@ -281,6 +315,5 @@ bool model_save_adapter(const struct model *m, const char *dir, struct error *er
     }
     mem_free(s.entry);
     mem_free(s.source);
-    mem_free(s.stored);
     return ok;
 }
