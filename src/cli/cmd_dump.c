@@ -148,6 +148,16 @@ static bool compute(struct dump *d, bool gradients, struct error *err)
     return add_gradients(d, err);
 }
 
+// Gradients of what a stage before would choose: only where the choice is made.
+static bool check_chosen(const struct model_setup *s, struct error *err)
+{
+    int64_t steps, tokens;
+    const struct tuning *t = s->tuning;
+    if (!t->scoring || s->adapter || !t->scoring(&s->tuning_options, &steps, &tokens)) return true;
+    return fail(err, "--tuning %s: what learns is chosen on data; a choice or --adapter expected",
+                t->name);
+}
+
 static bool open_model(struct dump *d, struct options *o, struct error *err)
 {
     struct model_setup setup;
@@ -160,7 +170,9 @@ static bool open_model(struct dump *d, struct options *o, struct error *err)
         o->config.tuning_options.train = NULL;
         o->config.tuning_options.freeze = "*";
     }
-    if (!setup_model(&setup, o, true, err)) return false;
+    if (!setup_model(&setup, o, true, err) || (o->config.gradients && !check_chosen(&setup, err))) {
+        return false;
+    }
     setup.max_tokens = d->batch.batch.n;
     return model_open(&d->model, &setup, err) && model_allocate(&d->model, err);
 }

@@ -61,6 +61,14 @@ const struct command_row commands[COMMAND_COUNT] = {
                        "--config config.json [--routing LIST] [--tuning LIST] [--option value]",
                        "  moetune bench --config bench/olmoe-slice.json --tokens 4096 --json\n",
                        command_bench},
+    [COMMAND_EXPERTS] =
+        {"experts", "how much each expert is used, and which of them ESFT would train",
+         "--model DIR --data FILE... | --from-log DIR [--select esft --out FILE]",
+         "  moetune experts --model OLMoE-1B-7B-0924 --data train.jsonl --json\n"
+         "  moetune experts --model base --data train.jsonl --select esft --out expert_cfg.json\n"
+         "  moetune experts --select esft --from-log scores --score gate --top-p 0.1 --out "
+         "cfg.json\n",
+         command_experts},
 };
 
 static const char *next_command(void *user, int64_t i)

@@ -54,8 +54,8 @@ static bool check_options(const struct options *o, struct error *err)
     return true;
 }
 
-// The stage that looks at data first, with the base model's own routing. A folder in the run's takes what
-// it leaves; later stages read that.
+// The stage that looks at data first, with the base model's own routing. A file in the run's folder takes what
+// it leaves; later stages read that. An adapter to go on from says itself what learns.
 static bool add_scoring(struct job *j, struct model_setup *setup, const struct options *o,
                         const char *out, struct error *err)
 {
@@ -63,7 +63,7 @@ static bool add_scoring(struct job *j, struct model_setup *setup, const struct o
     const struct tuning *t = setup->tuning;
     const struct tuning *scoring =
         t->scoring ? t->scoring(&setup->tuning_options, &steps, &tokens) : NULL;
-    if (!scoring) return true;
+    if (!scoring || setup->adapter) return true;
     struct stage *s = &j->stage[j->n_stages++];
     *s = (struct stage){.name = scoring->help, .setup = *setup, .options = o->config.train};
     s->setup.tuning = scoring;
@@ -155,8 +155,8 @@ void job_close(struct job *j)
 static void print_modules(FILE *f, const struct plan *p)
 {
     char count[32], all[32];
-    fprintf(f, "learns: %s of %s parameters (%.2f %%)\n", format_count(count, p->learning),
-            format_count(all, p->parameters),
+    fprintf(f, "learns: %s%s of %s parameters (%.2f %%)\n", p->at_most ? "at most " : "",
+            format_count(count, p->learning), format_count(all, p->parameters),
             p->parameters ? 100 * (double)p->learning / (double)p->parameters : 0.0);
     for (int64_t i = 0; i < p->n_modules; i++) {
         const struct plan_module *m = &p->module[i];
@@ -238,6 +238,7 @@ json_t *job_plan_json(const struct job *j)
     json_object_set_new(all, "export_bytes", json_integer((json_int_t)p->export_bytes));
     json_object_set_new(all, "parameters", json_integer(p->parameters));
     json_object_set_new(all, "learning", json_integer(p->learning));
+    json_object_set_new(all, "at_most", json_boolean(p->at_most));
     json_object_set_new(all, "modules", modules);
     json_object_set_new(all, "steps", json_integer(p->steps));
     json_object_set_new(all, "warmup_steps", json_integer(p->warmup_steps));

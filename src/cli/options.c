@@ -15,10 +15,12 @@ enum {
     TOKENIZE = 1 << COMMAND_TOKENIZE,
     MERGE = 1 << COMMAND_MERGE,
     BENCH = 1 << COMMAND_BENCH,
+    EXPERTS = 1 << COMMAND_EXPERTS,
     TRAINING = TRAIN | PLAN,
-    RUNNING = TRAINING | EVAL | GENERATE | DUMP, // open a whole model
-    ROUTED = RUNNING | MERGE | BENCH,            // a routing's own options
-    READING = TRAINING | EVAL | INSPECT,         // read examples
+    RUNNING = TRAINING | EVAL | GENERATE | DUMP | EXPERTS, // open a whole model
+    ROUTED = RUNNING | MERGE | BENCH,                      // a routing's own options
+    TUNED = TRAINING | DUMP | BENCH,                       // a tuning's
+    READING = TRAINING | EVAL | INSPECT | EXPERTS,         // read examples
     ALL = (1 << COMMAND_COUNT) - 1
 };
 
@@ -39,6 +41,8 @@ static const char *const gates[] = {"router", "sigmoid", "softmax", "one", NULL}
 static const char *const shares[] = {"bias-std", "usage-gini", NULL};
 static const char *const telemetry[] = {"on", "off", "both", NULL}; // enum bench_telemetry
 static const char *const tasks[] = {"loss", "exact", NULL};
+static const char *const selects[] = {"none", "esft", NULL};                // enum expert_select
+static const char *const esft_scores[] = {"token", "gate", NULL};           // enum esft_score
 static const char *const exports[] = {"last", "best", NULL};                // enum export_choice
 static const char *const stored[] = {"config", "f32", "bf16", "f16", NULL}; // cmd_init.c
 
@@ -84,14 +88,14 @@ const struct option option_table[] = {
     // name, type, group, commands, field, default, then what only some need
     {"model", OPTION_TEXT, GROUP_MODEL, RUNNING | MERGE | INSPECT | TOKENIZE, FIELD(model), NULL,
      .help = "Hugging Face folder: config.json, safetensors, tokenizer.json",
-     .unit = "DIR", .required = RUNNING | MERGE | TOKENIZE},
+     .unit = "DIR", .required = (RUNNING & ~EXPERTS) | MERGE | TOKENIZE},
     {"adapter", OPTION_TEXT, GROUP_MODEL, RUNNING | MERGE, FIELD(adapter), NULL,
      .help = "folder of an adapter to put on the model; train goes on from it",
      .unit = "DIR", .required = MERGE, .decides = true},
     {"config", OPTION_TEXT, GROUP_MODEL, INIT | BENCH, FIELD(config), NULL,
      .help = "a model's config.json: the shape to make",
      .unit = "FILE", .required = INIT | BENCH},
-    {"dtype", OPTION_CHOICE, GROUP_MODEL, TRAINING | EVAL | GENERATE | BENCH, FIELD(dtype), "bf16",
+    {"dtype", OPTION_CHOICE, GROUP_MODEL, TRAINING | EVAL | GENERATE | BENCH | EXPERTS, FIELD(dtype), "bf16",
      .help = "type of activations and products; sums, masters and losses are f32 always",
      .choices = dtypes, .decides = true},
     {"dtype", OPTION_CHOICE, GROUP_MODEL, DUMP, FIELD(dtype), "f32",
@@ -143,6 +147,13 @@ const struct option option_table[] = {
     {"tokens", OPTION_INT, GROUP_DATA, BENCH, FIELD(tokens), "4096",
      .help = "tokens of a step, as sequences of 1,024 random ids",
      .unit = "N", .min = 2, .max = 1 << 24},
+    {"tokens", OPTION_INT, GROUP_DATA, EXPERTS, FIELD(tuning_options.esft_tokens), "131072",
+     .help = "score on micro-batches of the shuffled data until so many tokens were seen; 0: on all",
+     .unit = "N", .max = 1e15},
+    {"from-log", OPTION_TEXT, GROUP_DATA, EXPERTS, FIELD(from_log), NULL,
+     .help = "instead of --data: a folder of routing logs, expert_weights_LAYER.txt in it or in rank_*/ "
+             "below it; needs no model",
+     .unit = "DIR"},
     {"decode", OPTION_BOOL, GROUP_DATA, TOKENIZE, FIELD(decode), "false",
      .help = "read a JSON array of ids on each line and write text"},
     {"special", OPTION_BOOL, GROUP_DATA, TOKENIZE, FIELD(special), "false",
@@ -245,6 +256,27 @@ const struct option option_table[] = {
      .help = "globs of weights that stay as they are; beats --train",
      .unit = "GLOBS", .decides = true},
 
+    {"esft-score", OPTION_CHOICE, GROUP_TUNING, TRAINING, FIELD(tuning_options.esft_score), "token",
+     .help = "esft: experts by the share of tokens that they get, or of the gates' mass",
+     .choices = esft_scores, .decides = true},
+    {"esft-top-p", OPTION_REAL, GROUP_TUNING, TUNED, FIELD(tuning_options.esft_top_p), "0.2",
+     .help = "esft: share of a layer's scores that the experts which learn hold together",
+     .unit = "SHARE", .min = 1e-9, .max = 1, .decides = true},
+    {"esft-tokens", OPTION_INT, GROUP_TUNING, TRAINING, FIELD(tuning_options.esft_tokens), "131072",
+     .help = "esft: tokens of --data to score experts on, before training",
+     .unit = "TOKENS", .min = 1, .max = 1e15, .decides = true},
+    {"esft-config", OPTION_TEXT, GROUP_TUNING, TUNED, FIELD(tuning_options.selection), NULL,
+     .help = "esft: expert_cfg.json that says which experts learn; nothing is scored then",
+     .unit = "FILE", .decides = true},
+    {"esft-shared-experts", OPTION_BOOL, GROUP_TUNING, TUNED,
+     FIELD(tuning_options.esft_shared_experts), "false",
+     .help = "esft: all shared experts learn, too",
+     .decides = true},
+    {"esft-non-expert-modules", OPTION_BOOL, GROUP_TUNING, TUNED,
+     FIELD(tuning_options.esft_non_expert_modules), "false",
+     .help = "esft: all that is no expert learns, too: embeddings, attention, norms, routers, the head",
+     .decides = true},
+
     {"lr", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.lr), "1e-5",
      .help = "peak learning rate",
      .unit = "RATE", .max = 1e3, .decides = true},
@@ -285,7 +317,7 @@ const struct option option_table[] = {
     {"batch-sequences", OPTION_INT, GROUP_TRAINING, EVAL, FIELD(train.batch_sequences), "16",
      .help = "sequences generated side by side",
      .unit = "N", .min = 1, .max = 4096, .decides = true},
-    {"batch-tokens", OPTION_INT, GROUP_TRAINING, EVAL, FIELD(train.batch_tokens), "4096",
+    {"batch-tokens", OPTION_INT, GROUP_TRAINING, EVAL | EXPERTS, FIELD(train.batch_tokens), "4096",
      .help = "tokens scored at a time",
      .unit = "TOKENS", .min = 2, .max = 1 << 24, .decides = true},
     {"accumulate", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.accumulate), "1",
@@ -336,6 +368,22 @@ const struct option option_table[] = {
      .help = "exact: write prompt, prediction, reference and verdict here, a JSON object a line",
      .unit = "FILE"},
 
+    {"select", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(select), "none",
+     .help = "choose experts: those that ESFT would train, into --out",
+     .choices = selects},
+    {"score", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(tuning_options.esft_score), "token",
+     .help = "by the share of tokens that they get, or of the gates' mass",
+     .choices = esft_scores},
+    {"top-p", OPTION_REAL, GROUP_GENERATION, EXPERTS, FIELD(tuning_options.esft_top_p), "0.2",
+     .help = "share of a layer's scores that the chosen experts hold together",
+     .unit = "SHARE", .min = 1e-9, .max = 1},
+    {"shared-experts", OPTION_BOOL, GROUP_GENERATION, EXPERTS,
+     FIELD(tuning_options.esft_shared_experts), "false",
+     .help = "say in the file that all shared experts learn, too"},
+    {"non-expert-modules", OPTION_BOOL, GROUP_GENERATION, EXPERTS,
+     FIELD(tuning_options.esft_non_expert_modules), "false",
+     .help = "say in the file that all that is no expert learns, too"},
+
     {"merge", OPTION_BOOL, GROUP_OUTPUT, TRAINING, FIELD(merge), "false",
      .help = "write the result as a whole model, the adapter folded in, instead of the adapter alone"},
     {"out", OPTION_TEXT, GROUP_OUTPUT, TRAINING, FIELD(out), NULL,
@@ -351,6 +399,9 @@ const struct option option_table[] = {
     {"out", OPTION_TEXT, GROUP_OUTPUT, DUMP, FIELD(out), NULL,
      .help = "the safetensors file to write",
      .unit = "FILE", .required = DUMP},
+    {"out", OPTION_TEXT, GROUP_OUTPUT, EXPERTS, FIELD(out), NULL,
+     .help = "--select esft: the expert_cfg.json to write",
+     .unit = "FILE"},
     {"fused", OPTION_BOOL, GROUP_MODEL, INIT, FIELD(fused), "false",
      .help = "all experts of a layer in one tensor, as transformers 5 may store them"},
     {"shard-mb", OPTION_INT, GROUP_OUTPUT, INIT, FIELD(shard_mb), "5000",

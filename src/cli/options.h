@@ -21,6 +21,7 @@ enum command {
     COMMAND_TOKENIZE,
     COMMAND_MERGE,
     COMMAND_BENCH,
+    COMMAND_EXPERTS,
     COMMAND_COUNT
 };
 
@@ -29,6 +30,7 @@ struct texts { // the values of a list option
     int64_t count, capacity;
 };
 
+enum expert_select { SELECT_NONE, SELECT_ESFT };
 enum eval_task { EVAL_LOSS, EVAL_EXACT };
 enum export_choice { EXPORT_LAST, EXPORT_BEST };
 enum bench_telemetry { TELEMETRY_ON, TELEMETRY_OFF, TELEMETRY_BOTH };
@@ -38,12 +40,14 @@ enum bench_telemetry { TELEMETRY_ON, TELEMETRY_OFF, TELEMETRY_BOTH };
 struct run_config {
     const char *config; // a YAML file; for init and bench a model's config.json
     const char *model, *adapter, *out, *template, *routing, *tuning, *prompt, *batch, *predictions;
+    const char *from_log;
     const char *file; // tokenize: the one positional argument
     struct texts data, validation, routings, tunings;
     double validation_fraction;
     int dtype;    // enum dtype
     int products; // enum cpu_products
     int task;     // enum eval_task
+    int select;   // enum expert_select
     int64_t threads, seed, examples, tokens, shard_mb;
     int export;    // enum export_choice
     int telemetry; // enum bench_telemetry

@@ -90,7 +90,8 @@ struct tuning_input tuning_input(const struct model *m)
                                  .n_banks = m->n_banks,
                                  .compute = m->acts->dtype,
                                  .adapter = m->adapter_path ? &m->adapter : NULL,
-                                 .prefix = m->adapter_path ? m->setup.tuning->format->prefix : ""};
+                                 .prefix = m->adapter_path ? m->setup.tuning->format->prefix : "",
+                                 .adapter_dir = m->setup.adapter};
 }
 
 bool model_learns(const struct model *m)
@@ -247,6 +248,7 @@ static bool choose_weights(struct model *m, struct error *err)
 {
     const struct tuning *t = m->setup.tuning;
     const struct tuning_input in = tuning_input(m);
+    if (model_learns(m) && t->check && !t->check(in.options, in.config, err)) return false;
     if (t && t->choose && !t->choose(&m->tuning_state, &in, err)) return false;
     return tuning_choose(model_learns(m) ? t : NULL, m->tuning_state, &m->weights,
                          &m->setup.tuning_options, err);

@@ -25,6 +25,14 @@ struct model_setup {
     bool recompute;      // keep layer inputs and routes only; the rest is computed again going back
 };
 
+// Who looks on while a model computes, for evaluation: told router logits z (N,E) and route of a layer in each
+// forward pass, on the backend.
+struct route_watcher {
+    void *user;
+    void (*route)(void *user, int64_t layer, struct tensor z,
+                  const struct route *r); // NULL: nobody
+};
+
 struct layer; // banks and norms of one block (model/layer.h)
 struct acts;  // activations (model/acts.h)
 
@@ -40,6 +48,7 @@ struct model {
     int64_t n_banks;
     struct safetensors adapter; // the file of setup.adapter
     char *adapter_path;
+    struct route_watcher watcher;
     uint64_t pass;       // number of the micro-batch under way in the run; set by who trains
     struct layer *layer; // (n_layers)
     struct acts *acts;

@@ -36,6 +36,8 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
         m->setup.routing->select(m->routing_state, &a->route, &in);
         const struct tuning *t = m->setup.tuning;
         if (t && t->route) t->route(m->tuning_state, l->index, a->route.expert, a->route.weight);
+        const struct route_watcher *w = &m->watcher;
+        if (w->route) w->route(w->user, l->index, a->z, &a->route);
     }
     const struct dispatch *d = &a->dispatch;
     const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);

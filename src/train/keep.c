@@ -143,12 +143,18 @@ bool trainer_write(struct trainer *t, char *path, size_t size, const char *name,
            dir_remove(path, err) && dir_commit(path, temporary, err);
 }
 
+bool trainer_makes_adapter(const struct trainer *t)
+{
+    const struct run *r = t->run;
+    return r->stage[r->n_stages - 1].setup.tuning->format && !r->merge;
+}
+
 bool trainer_export(struct trainer *t, char *path, size_t size, struct error *err)
 {
     const bool best = t->run->export_best && t->state.best_step > 0;
     if (best && t->state.best_step != t->state.step && !load_best(t, err)) {
         return fail_in(err, "the best checkpoint cannot be exported");
     }
-    const bool adapter = t->stage->setup.tuning->format && !t->run->merge;
+    const bool adapter = trainer_makes_adapter(t);
     return trainer_write(t, path, size, adapter ? "adapter" : "model", adapter, err);
 }

@@ -111,11 +111,21 @@ static int64_t most_checkpoints(const struct trainer *t)
     return saves < kept + 1 ? saves : kept + 1;
 }
 
+static size_t adapter_bytes(const struct leaves *l)
+{
+    size_t bytes = 65536; // small files
+    for (int64_t i = 0; i < l->count; i++) {
+        bytes += tensor_bytes(l->leaf[i].value) + 512;
+    }
+    return bytes;
+}
+
 static void plan_disk(struct plan *p, const struct trainer *t)
 {
     p->checkpoint_bytes = run_checkpoint_bytes(&t->model.leaves);
     p->checkpoints = most_checkpoints(t);
     p->export_bytes = p->mapped;
+    if (trainer_makes_adapter(t)) p->export_bytes = adapter_bytes(&t->model.leaves);
     p->disk = p->checkpoint_bytes * (size_t)p->checkpoints + p->export_bytes;
     p->disk_free = disk_free(t->run->out);
 }
@@ -129,7 +139,8 @@ static struct plan_data plan_data(const struct dataset *d, int64_t micro_batches
 bool plan_make(struct plan *p, const struct trainer *t, struct error *err)
 {
     const int64_t last = t->run->n_stages - 1; // the one that what learns is told of
-    *p = (struct plan){.steps = trainer_steps(t), .batch_tokens = t->batch_tokens};
+    *p = (struct plan){
+        .steps = trainer_steps(t), .batch_tokens = t->batch_tokens, .at_most = t->at_most};
     p->warmup_steps = schedule_warmup(&t->run->stage[last].options, t->feed[last].steps);
     p->data = plan_data(t->run->data, t->feed[last].micro_batches);
     p->validation = plan_data(t->run->validation, t->validation.count);

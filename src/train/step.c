@@ -91,6 +91,7 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
 {
     const double start = now();
     const int64_t index = trainer_stage_step(t), steps = trainer_feed(t)->steps;
+    const bool observes = t->model.setup.tuning->observes;
     struct feed_step f;
     if (!feed_seek(trainer_feed(t), index, &f, err)) return false;
     *s = (struct train_step){.step = t->state.step + 1,
@@ -99,13 +100,13 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
                              .loss = (double)NAN,
                              .grad_norm = (double)NAN,
                              .eval_loss = (double)NAN,
-                             .lr = schedule_lr(t->options, index, steps),
+                             .lr = observes ? 0 : schedule_lr(t->options, index, steps),
                              .tokens = f.tokens};
     bool usable = true, ok = true;
     if (f.supervised > 0) {
         if (!accumulate(t, &f, err)) return false;
         s->loss = model_take_loss(&t->model) / (double)f.supervised;
-        if (t->model.setup.tuning->observes && !observe(s, err)) return false;
+        if (observes && !observe(s, err)) return false;
         s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
         usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
         if (usable) apply(t, s);

@@ -124,6 +124,7 @@ struct plan {
     size_t disk;                  // all that the run will write, at its peak
     int64_t disk_free;            // where it will be written; -1: unknown
     int64_t learning, parameters; // that learn, and in all
+    bool at_most;                 // what learns is chosen on the way: no more than this
     struct plan_module *module;   // those that learn, in the model's order
     int64_t n_modules;
     struct plan_data data, validation;

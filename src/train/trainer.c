@@ -33,7 +33,8 @@ static bool check_options(const struct train_options *o, struct error *err)
            check_range("batch_sequences", (double)o->batch_sequences, 0, many, err) &&
            check_range("accumulate", (double)o->accumulate, 1, many, err) &&
            check_range("max_steps", (double)o->max_steps, 0, many, err) &&
-           (o->max_steps > 0 || check_range("epochs", o->epochs, 1e-9, 1e6, err)) &&
+           (o->max_steps > 0 || o->max_tokens > 0 ||
+            check_range("epochs", o->epochs, 1e-9, 1e6, err)) &&
            check_range("lr", o->lr, 0, 1e30, err) &&
            check_range("weight_decay", o->weight_decay, 0, 1e30, err) &&
            check_range("beta1", o->beta1, 0, below_one, err) &&
@@ -65,19 +66,23 @@ static bool open_data(struct trainer *t, struct error *err)
     return fail(err, "the validation data: no token carries loss");
 }
 
-// The model of stage i, measured and not yet allocated.
-static bool open_model(struct trainer *t, int64_t i, const char *dir, struct error *err)
+// The model of a stage, measured and not yet allocated.
+static bool open_setup(struct trainer *t, struct model_setup setup, struct error *err)
 {
-    struct model_setup setup = t->run->stage[i].setup;
-    setup.dir = dir;
     model_close(&t->model);
     t->open = -1;
     t->allocated = false;
     setup.max_tokens = t->batch_tokens;
     if (!model_open(&t->model, &setup, err)) return false;
-    t->open = i;
     return t->model.leaves.count > 0 || setup.tuning->observes ||
            fail(err, "%s: no weight learns", setup.dir);
+}
+
+static bool open_model(struct trainer *t, int64_t i, struct error *err)
+{
+    if (!open_setup(t, t->run->stage[i].setup, err)) return false;
+    t->open = i;
+    return true;
 }
 
 static bool same_model(const struct model_setup *a, const struct model_setup *b)
@@ -94,16 +99,34 @@ static size_t total(const size_t by_purpose[PURPOSE_COUNT])
     return sum;
 }
 
+// The setup of stage i without what earlier stages have yet to leave: the base that theirs comes from, and no
+// selection. True if there is any such.
+static bool known_setup(struct model_setup *setup, const struct trainer *t, int64_t i)
+{
+    const struct stage *stage = t->run->stage;
+    bool less = false;
+    *setup = stage[i].setup;
+    for (int64_t k = 0; k < i; k++) {
+        const char *made = stage[k].selection;
+        const bool awaited = made && !(t->run->resume && file_exists(made));
+        if (awaited) setup->tuning_options.selection = NULL;
+        if (stage[k].base) setup->dir = stage[0].setup.dir;
+        less |= awaited || stage[k].base;
+    }
+    return less;
+}
+
 // Opens the model of every stage once, for the plan and so that what does not fit is said at the start; that
-// of the last stays open. A base that an earlier stage will write is measured by the one it comes from.
+// of the last stays open if it is the one that will run.
 static bool measure_stages(struct trainer *t, struct error *err)
 {
     const struct stage *stage = t->run->stage;
     for (int64_t i = 0; i < t->run->n_stages; i++) {
+        struct model_setup setup;
         if (i && same_model(&stage[i].setup, &stage[i - 1].setup)) continue;
-        const bool moved = i && stage[i - 1].base;
-        if (!open_model(t, i, moved ? stage[0].setup.dir : stage[i].setup.dir, err)) return false;
-        if (moved) t->open = -1;
+        t->at_most = known_setup(&setup, t, i);
+        if (!open_setup(t, setup, err)) return false;
+        t->open = t->at_most ? -1 : i;
         if (total(t->model.plan) > total(t->peak)) memcpy(t->peak, t->model.plan, sizeof t->peak);
     }
     return true;
@@ -239,7 +262,7 @@ bool trainer_enter_stage(struct trainer *t, int64_t stage, struct error *err)
     if (t->open >= 0 && t->allocated && same_model(&all[t->open].setup, &t->stage->setup)) {
         return true;
     }
-    if (t->open != stage && !open_model(t, stage, t->stage->setup.dir, err)) return false;
+    if (t->open != stage && !open_model(t, stage, err)) return false;
     t->allocated = model_allocate(&t->model, err);
     return t->allocated;
 }

@@ -15,6 +15,8 @@ struct trainer {
     struct model model;                  // open for stage `open`
     int64_t open;                        // -1: for none
     bool allocated;
+    bool
+        at_most; // when opened: what will learn is chosen on the way, and was measured as the most of it
     size_t peak[PURPOSE_COUNT];       // the plan of the model that needs most
     struct feed feed[STAGES_AT_MOST]; // of every stage
     struct packing validation;        // count 0: none
@@ -52,5 +54,6 @@ bool trainer_resume(struct trainer *t, struct error *err);
 // out/NAME becomes the model's folder, or its adapter's, as a whole; path: where that is.
 bool trainer_write(struct trainer *t, char *path, size_t size, const char *name, bool adapter,
                    struct error *err);
+bool trainer_makes_adapter(const struct trainer *t); // and no model's folder
 // Writes out/model or out/adapter from the last weights or the best.
 bool trainer_export(struct trainer *t, char *path, size_t size, struct error *err);

@@ -3,3 +3,4 @@
 #include "tuning/tuning.h"
 
 extern const struct tuning tuning_full;
+extern const struct tuning tuning_esft;

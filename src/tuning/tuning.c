@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct tuning *const tunings[] = {&tuning_full, NULL};
+const struct tuning *const tunings[] = {&tuning_full, &tuning_esft, NULL};
 
 const struct tuning *tuning_find(const char *name, struct error *err)
 {

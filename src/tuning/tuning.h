@@ -67,14 +67,20 @@ struct bank {
     void *adapter;               // the policy's own state for this bank; NULL: it has none
 };
 
+enum esft_score { ESFT_TOKEN, ESFT_GATE };
+
 // What the user chose; every field an option of the command line.
 struct tuning_options {
     const char *train;  // comma-separated globs over Hugging Face names that learn besides; NULL
     const char *freeze; // globs that stay frozen; beats train; NULL
     uint64_t seed;      // of what a policy draws: initial values, dropout
     // The file in which a choice that was made on data stands (expert_cfg.json, smt_selection.json): given
-    // by the user, or written by the scoring stage. NULL: nothing to choose.
+    // by the user, or written by the scoring stage. NULL: not made yet (a plan, bench).
     const char *selection;
+    int esft_score;      // enum esft_score
+    double esft_top_p;   // share of a layer's scores that the chosen experts hold
+    int64_t esft_tokens; // to score on
+    bool esft_shared_experts, esft_non_expert_modules; // learn besides
 };
 
 // What a policy sees of the model when it opens.
@@ -88,6 +94,7 @@ struct tuning_input {
     enum dtype compute;                // type of activations
     const struct safetensors *adapter; // values to begin with; NULL: afresh
     const char *prefix;                // in front of names in that file
+    const char *adapter_dir;           // the folder that it lies in
 };
 
 struct tuning_state; // owned by the policy
@@ -101,7 +108,7 @@ typedef bool (*adapter_visitor)(void *user, const struct adapter_tensor *t, stru
 
 struct tuning {
     const char *name, *help;
-    // Checks what needs no weights: ranges, files. NULL: nothing to check.
+    // Checks what needs no weights: ranges, files. Not asked where nothing learns. NULL: nothing to check.
     bool (*check)(const struct tuning_options *r, const struct model_config *c, struct error *err);
     // The policy of the stage that must come before, for these options, and how long that is: `steps`
     // micro-batches, or as many as hold `tokens`. NULL, or no policy returned: none must.
@@ -111,8 +118,8 @@ struct tuning {
     // Does this weight learn whole? Asked once for every weight, before the globs are applied. NULL: none
     // does. `st` is the policy's from `choose`, or NULL.
     bool (*learns)(const struct tuning_state *st, const struct weight *w);
-    // Reads the selection before `learns` is asked. Where the file is not there yet (only a plan is made)
-    // it takes an upper bound of what it may hold. NULL: nothing to read.
+    // Reads the selection before `learns` is asked: the options' file, or what the adapter's folder says.
+    // Where it is not made yet it takes an upper bound of what it may hold. NULL: nothing to read.
     bool (*choose)(struct tuning_state **st, const struct tuning_input *in, struct error *err);
     // Attaches adapters: their leaves appended to `out`, their scratch in the arena, bank->adapter set. Runs
     // with a measuring arena, then a placing one, on which fresh values are filled. NULL: no adapters.
