@@ -31,7 +31,7 @@ void weights_bind(struct model *m, struct arena *a);
 // Calls fn for every bank of a layer.
 void layer_each_bank(struct layer *l, void (*fn)(struct bank *b, void *user), void *user);
 
-// linear.c: y = x W^T + bias + adapter, by group; and back, in the two parts of tuning.h.
+// linear.c: y = x W^T + bias + adapter, by group; and back, in the two parts of tuning.h. dx may be absent.
 void linear_forward(const struct ops *o, const struct bank *b, struct tensor y, struct tensor x,
                     struct tensor offsets);
 void linear_dweight(const struct ops *o, struct bank *b, struct tensor dy, struct tensor x,
@@ -52,15 +52,18 @@ struct tensor weight_value(const struct model *m, int64_t index);
 struct tensor weight_grad(const struct model *m, int64_t index);
 
 // attention.c, mlp.c: a half of a block each. x (N,C) is the residual stream, y = x + f(norm(x)); an
-// absent y asks for what the backward pass needs and no more. backward: dy (N,C) becomes dx in place.
+// absent y asks for what the backward pass needs and no more. backward: dy (N,C) becomes dx in place, unless
+// nothing before it learns (input false).
 struct layer_acts;
 void attention_block_forward(struct model *m, struct layer *l, struct layer_acts *a);
 void attention_block_backward(struct model *m, struct layer *l, struct layer_acts *a,
                               struct tensor dy);
 void mlp_block_forward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor y,
                        bool route_again);
-void mlp_block_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dy);
-// The routed half of an MoE block (moe.c): y (N,C) = sum of the experts' outputs; dx (N,C) overwritten.
+void mlp_block_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dy,
+                        bool input);
+// The routed half of an MoE block (moe.c): y (N,C) = sum of the experts' outputs; dx (N,C) overwritten, or
+// absent.
 void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor y,
                  bool route_again);
 void moe_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dx,

@@ -31,6 +31,7 @@ void linear_dweight(const struct ops *o, struct bank *b, struct tensor dy, struc
 void linear_dinput(const struct ops *o, const struct bank *b, struct tensor dx, struct tensor dy,
                    struct tensor offsets, bool accumulate)
 {
+    if (!dx.data) return;
     if (hooks(b)->dinput) {
         hooks(b)->dinput(o, b, dx, dy, offsets, accumulate);
     } else {

@@ -27,7 +27,7 @@ struct gated_saved {
     struct tensor dy, x, gate, up, weight, dweight;
 };
 
-// dx (N,C) += or = ; gate and up become their own gradients.
+// dx (N,C) += or =, or absent; gate and up become their own gradients.
 static void gated_backward(struct model *m, struct mlp *p, struct tensor dx, bool accumulate,
                            const struct gated_saved *s)
 {
@@ -87,17 +87,25 @@ void mlp_block_forward(struct model *m, struct layer *l, struct layer_acts *a, s
     if (y.data) o->add(y, a->mid, stream);
 }
 
-void mlp_block_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dy)
+static bool shared_learns(const struct layer *l)
+{
+    return linear_learns(&l->shared.gate) || linear_learns(&l->shared.up) ||
+           linear_learns(&l->shared.down) || linear_learns(&l->shared_gate);
+}
+
+void mlp_block_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dy,
+                        bool input)
 {
     const struct ops *o = m->setup.ops;
-    const struct tensor dn = m->acts->dnorm, absent = tensor_absent();
+    const struct tensor absent = tensor_absent(), dn = input ? m->acts->dnorm : absent;
     if (l->moe) {
         moe_backward(m, l, a, dn, dy);
-        if (l->shared.gate.groups) shared_backward(m, l, a, dn, dy);
+        if (l->shared.gate.groups && (input || shared_learns(l))) shared_backward(m, l, a, dn, dy);
     } else {
         const struct gated_saved s = {dy, a->n2, a->gate, a->up, absent, absent};
         gated_backward(m, &l->dense, dn, false, &s);
     }
+    if (!input) return;
     o->rmsnorm_backward(dn, weight_grad(m, l->post_norm), dn, a->mid, weight_value(m, l->post_norm),
                         a->rstd2);
     o->add(dy, dy, dn);

@@ -99,20 +99,33 @@ bool model_learns(const struct model *m)
     return m->setup.tuning && !m->setup.frozen;
 }
 
-// The lowest layer that anything learns in; -1 if the embedding does. `gates`: the routing has leaves.
+// The half of a block that a part belongs to: attention and all norms, then the MLP.
+static int64_t half_of(int64_t layer, enum weight_part part)
+{
+    const bool mlp =
+        part == PART_EXPERT || part == PART_SHARED || part == PART_DENSE || part == PART_ROUTER;
+    return 2 * layer + mlp;
+}
+
+static int64_t lower(int64_t first, int64_t half)
+{
+    return half < first ? half : first;
+}
+
+// The lowest half of a block that anything learns in; -1 if the embedding does. `gates`: the routing has leaves.
 static void find_first_learning(struct model *m, bool gates)
 {
-    int64_t first = m->config.n_layers;
+    int64_t first = 2 * m->config.n_layers;
     for (int64_t i = 0; i < m->weights.count; i++) {
         const struct weight *x = &m->weights.weight[i];
-        if (x->learns && x->layer >= 0 && x->layer < first) first = x->layer;
+        if (x->learns && x->layer >= 0) first = lower(first, half_of(x->layer, x->part));
     }
     for (int64_t i = 0; i < m->n_banks; i++) {
         const struct bank *b = m->bank[i];
-        if (b->adapter && b->tuning->dweight && b->layer < first) first = b->layer;
+        if (b->adapter && b->tuning->dweight) first = lower(first, half_of(b->layer, b->part));
     }
-    for (int64_t l = 0; gates && l < first; l++) {
-        if (m->config.moe_layer[l]) first = l;
+    for (int64_t l = 0; gates && l < m->config.n_layers; l++) {
+        if (m->config.moe_layer[l]) first = lower(first, half_of(l, PART_ROUTER));
     }
     m->first_learning = m->weights.weight[m->embedding].learns ? -1 : first;
 }

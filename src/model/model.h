@@ -62,7 +62,9 @@ struct model {
     struct tensor rope;        // (P, rotary) F32: cosines and sines
     int32_t *host;             // (2 * max_tokens) for compacting targets
     int64_t embedding, final_norm, head; // weight indices (head == embedding when tied)
-    int64_t first_learning; // the backward pass ends at this layer; -1: at the embedding
+    // The backward pass ends at this half of a block: 2l is layer l's attention, 2l + 1 its MLP; -1: at the
+    // embedding.
+    int64_t first_learning;
 };
 
 // Reads the folder, checks every name and shape, attaches tuning and routing, and measures: after this

@@ -52,7 +52,7 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
     o->combine_slots(y, rows, d, false);
 }
 
-// Gradients of the experts; dweight (N,S) and dx are overwritten.
+// Gradients of the experts; dweight (N,S) and dx (or absent) are overwritten.
 static void experts_backward(struct model *m, struct mlp *p, struct layer_acts *a,
                              struct tensor dweight, struct tensor dx, struct tensor dy)
 {
@@ -69,6 +69,7 @@ static void experts_backward(struct model *m, struct mlp *p, struct layer_acts *
         linear_dweight(o, &p->gate, a->gate, rows, d->offsets);
         linear_dweight(o, &p->up, a->up, rows, d->offsets);
     }
+    if (!dx.data) return;
     linear_dinput(o, &p->gate, rows, a->gate, d->offsets, false);
     linear_dinput(o, &p->up, rows, a->up, d->offsets, true);
     o->combine_slots(dx, rows, d, false);
@@ -116,7 +117,8 @@ void moe_backward(struct model *m, struct layer *l, struct layer_acts *a, struct
     const struct tensor dweight =
         tensor_2d(m->acts->dweight.data, DTYPE_F32, dy.dim[0], a->route.expert.dim[1]);
     experts_backward(m, &l->experts, a, dweight, dx, dy);
-    if (m->setup.routing->zero_slots) zero_slots_backward(m, &l->experts, a, dweight, dy);
+    const bool router = dx.data || linear_learns(&l->router); // who asks for dz
+    if (m->setup.routing->zero_slots && router) zero_slots_backward(m, &l->experts, a, dweight, dy);
     const struct route_input in = route_input(m, l, a);
     const struct tensor dz = m->acts->dz, all = tensor_absent();
     m->setup.routing->backward(m->routing_state, dz, dx, dweight, &a->route, &in);

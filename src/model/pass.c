@@ -67,14 +67,15 @@ void model_backward(struct model *m, const struct batch *b)
     struct acts *a = m->acts;
     const int64_t L = m->config.n_layers;
     assert(a->n == b->n && a->training);
-    for (int64_t l = L - 1; l >= 0 && l >= m->first_learning; l--) {
+    for (int64_t l = L - 1; l >= 0 && 2 * l + 1 >= m->first_learning; l--) {
         struct layer *layer = &m->layer[l];
         if (m->setup.recompute && l < L - 1) { // the last layer's are still there
             attention_block_forward(m, layer, &a->layer[l]);
             mlp_block_forward(m, layer, &a->layer[l], tensor_absent(), false);
         }
-        mlp_block_backward(m, layer, &a->layer[l], a->dx);
-        attention_block_backward(m, layer, &a->layer[l], a->dx);
+        const bool attention = 2 * l >= m->first_learning;
+        mlp_block_backward(m, layer, &a->layer[l], a->dx, attention);
+        if (attention) attention_block_backward(m, layer, &a->layer[l], a->dx);
     }
     if (m->first_learning < 0) {
         m->setup.ops->embedding_backward(weight_grad(m, m->embedding), a->dx, a->ids);

@@ -121,7 +121,7 @@ static void own_backward(const struct routing_state *st, struct tensor dx, struc
         o->softmax_backward(d, d, own);
     }
     o->matmul_dweight(own_rows(&dw, st, in->layer, true), d, in->x, tensor_absent());
-    o->matmul_dinput(dx, d, own_rows(&w, st, in->layer, false), tensor_absent(), true);
+    if (dx.data) o->matmul_dinput(dx, d, own_rows(&w, st, in->layer, false), tensor_absent(), true);
 }
 
 static void backward(struct routing_state *st, struct tensor dz, struct tensor dx,

@@ -100,7 +100,7 @@ struct routing {
     // kept as the policy left it (a bias in the logits).
     void (*select)(struct routing_state *st, const struct route *route,
                    const struct route_input *in);
-    // dz (N,E) overwritten, dx (N,C) += (F32 or activations' type), from dweight (N,S),
+    // dz (N,E) overwritten, dx (N,C) += (F32 or activations' type; may be absent), from dweight (N,S),
     // dweight[n,s] = dL/dy[n] . expert_output[n,s] (may be overwritten). Nothing may be counted here.
     void (*backward)(struct routing_state *st, struct tensor dz, struct tensor dx,
                      struct tensor dweight, const struct route *route,
