@@ -39,14 +39,14 @@ says() { # FILE WORDS
 
 # --- what every command answers
 expect 2 "unknown command 'trane'; did you mean train?" trane
-for command in train eval generate plan inspect init dump tokenize bench; do
+for command in train eval generate plan inspect init dump tokenize bench experts; do
     ok $command --help
     says ok.txt "usage: moetune $command"
     expect 2 "unknown option --bogus" $command --bogus 1
     [ $command = bench ] || [ $command = init ] || expect 1 "nowhere/" $command --model nowhere \
         $(case $command in
             train) echo --data d.jsonl --out o ;;
-            plan | eval) echo --data d.jsonl ;;
+            plan | eval | experts) echo --data d.jsonl ;;
             generate) echo --prompt x ;;
             dump) echo --batch b.json --out o ;;
         esac)
@@ -139,6 +139,16 @@ ok tokenize --model base text.txt
 cp ok.txt ids.txt
 ok tokenize --model base --decode ids.txt
 [ "$(cat ok.txt)" = "hello you" ] || complain "tokenize: came back as '$(cat ok.txt)'"
+ok experts --model base --data data.jsonl --json
+says ok.txt '"layer":1,"slots":'
+ok experts --model base --data data.jsonl --select esft --top-p 0.5 --out chosen.json
+says chosen.json '"shared_experts": false'
+ok train --config run.yaml --tuning esft --esft-config chosen.json --max-steps 2 --out esft
+ok eval --model base --adapter esft/adapter --data data.jsonl --json
+ok merge --model base --adapter esft/adapter --out esft-merged
+ok experts --from-log "$repo/tests/fixtures/esft/log" --select esft --score gate --top-p 0.45 --out gate.json
+[ "$(tr -d ' \n' <gate.json)" = "$(tr -d ' \n' <"$repo/tests/fixtures/esft/gate.json")" ] ||
+    complain "experts: not the choice of gate.json: $(cat gate.json)"
 printf '{"input_ids": [[1, 2, 3]], "labels": [[1, 2, 3]]}' >batch.json
 ok dump --model base --batch batch.json --out dump.safetensors
 rm -f ok.txt ok-err.txt first.txt
@@ -168,6 +178,23 @@ expect 1 "bad-ids.txt:1" tokenize --model base --decode bad-ids.txt
 expect 1 "bad.json" init --config bad.json --out new
 expect 2 "--routing: found 'best'" bench --config config.json --routing best
 expect 1 "none.json" bench --config none.json --quiet
+esft=(--model base --data data.jsonl --out new --max-steps 2 --tuning esft --esft-config)
+printf '{"experts": {"7": [0]}}' >bad.json
+expect 1 "bad.json: layer '7'; 0 to 1 expected" train "${esft[@]}" bad.json
+printf '{"experts": {"1": [6]}}' >bad.json
+expect 1 "bad.json: layer 1: expert 6; 0 to 5 expected" train "${esft[@]}" bad.json
+printf '{"experts": {"1": [2, 2]}}' >bad.json
+expect 1 "bad.json: layer 1 names expert 2 twice" train "${esft[@]}" bad.json
+printf '{"experts": {}}' >bad.json
+expect 1 "bad.json: no expert is chosen" train "${esft[@]}" bad.json
+expect 1 "what learns is chosen on data" dump --model base --batch batch.json --out new --tuning esft --gradients
+mkdir log
+printf '0\t1\t\t0.5\t0.5\n0\t1\t\t0.5\tnan\n' >log/expert_weights_3.txt
+expect 1 "log/expert_weights_3.txt:2: gate 'nan'" experts --from-log log
+expect 2 "--select esft needs --out" experts --from-log log --select esft
+expect 2 "--out belongs to --select esft" experts --from-log log --out x.json
+expect 2 "--from-log and --data exclude" experts --from-log log --data data.jsonl --model base
+expect 2 "needs --model and --data, or --from-log" experts --model base
 mkfifo pipe
 expect 1 "not a regular file" train --model base --data pipe --out new
 mkdir escape
