@@ -56,7 +56,7 @@ enum status setup_check(const struct options *o, struct error *err)
     const struct texts *names = r->routings.count ? &r->routings : &one;
     const struct family *family;
     struct model_config c;
-    if (!option_find(o->command, "routing")) return STATUS_DONE;
+    if (!option_find(o->command, "routing") || (!r->model && !r->config)) return STATUS_DONE;
     if (!(r->model ? family_read_config(&family, &c, r->model, err)
                    : family_read_config_file(&family, &c, r->config, err))) { // bench
         return STATUS_FAILED;
