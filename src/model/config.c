@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "io/json.h"
 #include "model/family.h"
+#include "model/rope.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -162,70 +163,6 @@ static bool read_head_dim(struct reader *r)
                 r->where, c->n_heads, c->head_dim, c->width, r->family->architecture);
 }
 
-static bool is_rope_key(const char *key)
-{
-    return !strcmp(key, "type") || !strcmp(key, "rope_type") || !strcmp(key, "rope_theta") ||
-           !strcmp(key, "partial_rotary_factor");
-}
-
-// rope_parameters (transformers 5), rope_scaling (4, and stronger where both are there): only the plain
-// rotation is implemented.
-static bool check_rope_dict(const struct reader *r, const char *name, json_t *dict, double *theta)
-{
-    char where[512];
-    snprintf(where, sizeof where, "%.400s: %s", r->where, name);
-    const char *type = NULL;
-    double part = 1;
-    if (!json_get_text(dict, "type", false, &type, where, r->err) ||
-        !json_get_text(dict, "rope_type", false, &type, where, r->err) ||
-        !json_get_real(dict, "rope_theta", 1e-3, 1e30, false, theta, where, r->err) ||
-        !json_get_real(dict, "partial_rotary_factor", 0, 1e6, false, &part, where, r->err)) {
-        return false;
-    }
-    if (type && strcmp(type, "default") != 0) {
-        return fail(r->err, "%s: type %.100s is not implemented, expected default", where, type);
-    }
-    if (part < 1 || part > 1) {
-        return fail(r->err, "%s: partial_rotary_factor %g is not implemented, expected 1", where,
-                    part);
-    }
-    const char *key;
-    json_t *value;
-    json_object_foreach(dict, key, value)
-    {
-        if (json_is_object(value)) {
-            return fail(r->err, "%s: %.100s: rotations by layer are not implemented", where, key);
-        }
-        if (!is_rope_key(key)) {
-            log_warning("%s: %s is not read: the type is default", where, key);
-        }
-    }
-    return true;
-}
-
-static bool read_rope(struct reader *r)
-{
-    double theta = (double)r->config->rope_theta, part = 1;
-    if (!json_get_real(r->root, "rope_theta", 1e-3, 1e30, false, &theta, r->where, r->err) ||
-        !json_get_real(r->root, "partial_rotary_factor", 0, 1e6, false, &part, r->where, r->err)) {
-        return false;
-    }
-    if (part < 1 || part > 1) {
-        return fail(r->err, "%s: partial_rotary_factor %g is not implemented, expected 1", r->where,
-                    part);
-    }
-    const char *name = "rope_scaling";
-    json_t *dict = json_object_get(r->root, name);
-    if (!dict || is_off(dict)) dict = json_object_get(r->root, name = "rope_parameters");
-    if (dict && !is_off(dict)) {
-        if (!json_is_object(dict))
-            return fail(r->err, "%s: %s: expected an object", r->where, name);
-        if (!check_rope_dict(r, name, dict, &theta)) return false;
-    }
-    r->config->rope_theta = (float)theta;
-    return true;
-}
-
 // An id, or (eos_token_id) an array of ids: all go to stop_ids, the first to *id. null: none.
 static bool read_id(const json_t *root, const char *key, int64_t *id, struct model_config *c,
                     const char *where, struct error *err)
@@ -371,9 +308,9 @@ static bool read_config(struct reader *r)
     snprintf(r->config->architecture, sizeof r->config->architecture, "%s",
              r->family->architecture);
     const bool ok = read_fields(r, common_fields) && read_fields(r, r->family->fields) &&
-                    check_activation(r) && read_kv_heads(r) && read_head_dim(r) && read_rope(r) &&
-                    read_ids(r) && check_layer_types(r) && read_layers(r) && check_mlp(r) &&
-                    check_total(r);
+                    check_activation(r) && read_kv_heads(r) && read_head_dim(r) &&
+                    rope_read(r->config, r->root, r->where, r->err) && read_ids(r) &&
+                    check_layer_types(r) && read_layers(r) && check_mlp(r) && check_total(r);
     if (!ok) return false;
     warn_of_training(r);
     warn_of_unknown(r);

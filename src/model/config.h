@@ -7,6 +7,19 @@
 
 enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096, MAX_STOP_IDS = 16 };
 
+enum rope_kind { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
+
+// How a rotation is stretched beyond the positions of pre-training (model/rope.c has the formulas).
+struct rope_scaling {
+    enum rope_kind kind;
+    double factor;
+    double original_positions;      // llama3, yarn: of pre-training
+    double low_factor, high_factor; // llama3
+    double beta_fast, beta_slow;    // yarn
+    double attention_factor;        // yarn: of cosines and sines
+    bool truncate;                  // yarn: whole numbers bound the ramp
+};
+
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL }; // over D, or over all of H*D
 
 struct model_config {
@@ -28,6 +41,7 @@ struct model_config {
     bool renormalize_topk; // divide the K kept scores by their sum
     float norm_eps;        // added to the mean square, not to its root
     float rope_theta;
+    struct rope_scaling rope_scaling;
     enum qk_norm qk_norm;
     float clip_qkv; // 0: none; else q, k, v are clamped to +-clip
     bool qkv_bias, o_bias;

@@ -66,6 +66,7 @@ const struct config_field common_fields[] = {
     REAL("attention_dropout", attention_dropout, 0, 1),
     FLAG("tie_word_embeddings", tied_head),
     CODE("rope_theta"), CODE("rope_scaling"), CODE("rope_parameters"), CODE("partial_rotary_factor"),
+    CODE("original_max_position_embeddings"),
     CODE("layer_types"), CODE("output_router_logits"), CODE("auto_map"),
     CODE("bos_token_id"), CODE("eos_token_id"), CODE("pad_token_id"),
 

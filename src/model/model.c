@@ -5,9 +5,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/rope.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -145,21 +145,6 @@ static void set_most_rows(struct model *m)
     }
 }
 
-static void fill_rope(struct model *m, float *table)
-{
-    const int64_t P = m->rope.dim[0], half = m->rope.dim[1] / 2;
-    for (int64_t i = 0; i < half; i++) {
-        const float power = (float)(2 * i) / (float)m->rope.dim[1];
-        const float frequency =
-            1.0F / powf(m->config.rope_theta, power); // float32, as transformers
-        for (int64_t p = 0; p < P; p++) {
-            const float angle = (float)p * frequency;
-            table[p * 2 * half + i] = (float)cos((double)angle);
-            table[p * 2 * half + half + i] = (float)sin((double)angle);
-        }
-    }
-}
-
 static bool layout_rope(struct model *m, struct arena *a, struct error *err)
 {
     const int64_t positions =
@@ -168,7 +153,7 @@ static bool layout_rope(struct model *m, struct arena *a, struct error *err)
     if (arena_measuring(a)) return true;
     float *table = mem_alloc(tensor_bytes(m->rope));
     if (!table) return fail(err, "no memory for %" PRId64 " positions", positions);
-    fill_rope(m, table);
+    rope_table(table, positions, &m->config);
     m->setup.ops->upload(m->rope.data, table, tensor_bytes(m->rope));
     mem_free(table);
     return true;
