@@ -83,12 +83,13 @@ static void layout_layer(struct layer_acts *l, struct arena *m, const struct mod
     layout_mlp(l, m, &model->config, layer, N, A);
 }
 
-static void layout_batch(struct acts *a, struct arena *m, int64_t N)
+static void layout_batch(struct acts *a, struct arena *m, const struct model_config *c, int64_t N)
 {
     m->purpose = PURPOSE_DATA;
     a->ids = arena_1d(m, DTYPE_I32, N);
     a->positions = arena_1d(m, DTYPE_I32, N);
     a->span = arena_2d(m, DTYPE_I32, N, 2);
+    if (c->window) a->window_span = arena_2d(m, DTYPE_I32, N, 2);
     a->cache_row = arena_1d(m, DTYPE_I32, N);
     a->target = arena_1d(m, DTYPE_I32, N);
     a->target_row = arena_1d(m, DTYPE_I32, N);
@@ -167,7 +168,7 @@ void acts_layout(struct acts *a, struct arena *arena, const struct model *m, int
     arena->used = 0;
     memset(arena->by_purpose, 0, sizeof arena->by_purpose);
     memset(a->layer, 0, (size_t)c->n_layers * sizeof *a->layer);
-    layout_batch(a, arena, n);
+    layout_batch(a, arena, c, n);
 
     arena->purpose = PURPOSE_ACTIVATIONS;
     struct tensor x = arena_2d(arena, A, n, c->width);

@@ -34,6 +34,7 @@ struct acts {
 
     // The batch, on the backend.
     struct tensor ids, positions, span, cache_row;
+    struct tensor window_span; // (N,2): span cut to the window; data NULL where no layer has one
     struct tensor target, target_row; // (N): supervised targets and their rows, compacted
 
     // Scratch.

@@ -9,6 +9,12 @@ static float attention_scale(const struct model_config *c)
     return 1.0F / sqrtf((float)c->head_dim);
 }
 
+// The keys of each row in this layer.
+static struct tensor layer_span(const struct model *m, const struct layer *l)
+{
+    return m->config.window_layer[l->index] ? m->acts->window_span : m->acts->span;
+}
+
 // A norm over all of a row, or over each head of it.
 static struct tensor norm_rows(const struct model *m, struct tensor x)
 {
@@ -82,7 +88,8 @@ void attention_block_forward(struct model *m, struct layer *l, struct layer_acts
         o->place_rows(l->cache_v, a->v, m->acts->cache_row);
         k = l->cache_k, v = l->cache_v;
     }
-    o->attention_forward(a->o, a->lse, a->q, k, v, m->acts->span, c->head_dim, attention_scale(c));
+    o->attention_forward(a->o, a->lse, a->q, k, v, layer_span(m, l), c->head_dim,
+                         attention_scale(c));
     linear_forward(o, &l->o, m->acts->stream, a->o, tensor_absent());
     o->add(a->mid, a->x, m->acts->stream);
 }
@@ -99,7 +106,7 @@ void attention_block_backward(struct model *m, struct layer *l, struct layer_act
 
     const struct attention_saved saved = {s->dattention, a->o, a->lse, a->q, a->k, a->v};
     const struct attention_grads grads = {s->dq, s->dk, s->dv};
-    o->attention_backward(&grads, &saved, s->span, c->head_dim, attention_scale(c));
+    o->attention_backward(&grads, &saved, layer_span(m, l), c->head_dim, attention_scale(c));
     o->rope(s->dq, s->positions, m->rope, c->head_dim, true);
     o->rope(s->dk, s->positions, m->rope, c->head_dim, true);
     if (a->q_raw.data) {

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,6 +52,8 @@ static bool is_off(const json_t *value)
         return true;
     case JSON_INTEGER:
         return json_integer_value(value) == 0;
+    case JSON_REAL:
+        return fabs(json_real_value(value)) <= 0;
     case JSON_ARRAY:
         return json_array_size(value) == 0;
     case JSON_OBJECT:
@@ -196,20 +199,66 @@ static bool read_ids(struct reader *r)
            read_id(r->root, "pad_token_id", &c->pad_id, NULL, r->where, r->err);
 }
 
-static bool check_layer_types(const struct reader *r)
+// layer_types: full_attention, or where a window may narrow a layer sliding_attention.
+static bool read_layer_types(const struct reader *r, const json_t *list)
 {
-    const json_t *list = json_object_get(r->root, "layer_types");
-    if (!list || json_is_null(list)) return true;
-    if (json_array_size(list) != (size_t)r->config->n_layers) {
+    struct model_config *c = r->config;
+    const bool may = r->family->window == WINDOW_LAYERS;
+    if (json_array_size(list) != (size_t)c->n_layers) {
         return fail(r->err, "%s: layer_types: expected an array of num_hidden_layers names",
                     r->where);
     }
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *type = json_string_value(json_array_get(list, i));
-        if (type && !strcmp(type, "full_attention")) continue;
-        return fail(r->err, "%s: layer_types: %.100s is not implemented, expected full_attention",
-                    r->where, type ? type : "no name");
+    for (size_t l = 0; l < json_array_size(list); l++) {
+        const char *type = json_string_value(json_array_get(list, l));
+        const bool sliding = may && type && !strcmp(type, "sliding_attention");
+        if (sliding && !c->window) {
+            return fail(r->err, "%s: layer_types: sliding_attention, and no sliding_window is set",
+                        r->where);
+        }
+        if (!sliding && (!type || strcmp(type, "full_attention") != 0)) {
+            return fail(r->err, "%s: layer_types: %.100s is not implemented, expected %s", r->where,
+                        type ? type : "no name",
+                        may ? "full_attention or sliding_attention" : "full_attention");
+        }
+        if (may) c->window_layer[l] = sliding;
     }
+    return true;
+}
+
+// sliding_window: missing, the class's default; null, none.
+static bool read_window_size(struct reader *r)
+{
+    bool on = r->family->window == WINDOW_ALWAYS;
+    if (r->family->window > WINDOW_ALWAYS &&
+        !json_get_bool(r->root, "use_sliding_window", false, &on, r->where, r->err)) {
+        return false;
+    }
+    const json_t *value = json_object_get(r->root, "sliding_window");
+    if (!on || (value && json_is_null(value))) r->config->window = 0;
+    return !on || json_get_int(r->root, "sliding_window", 1, INT32_MAX, false, &r->config->window,
+                               r->where, r->err);
+}
+
+static bool read_window(struct reader *r)
+{
+    struct model_config *c = r->config;
+    const bool by_layer = r->family->window == WINDOW_LAYERS;
+    int64_t first = 28; // max_window_layers of the classes that have it
+    if (!read_window_size(r)) return false;
+    if (by_layer && !json_get_int(r->root, "max_window_layers", 0, INT32_MAX, false, &first,
+                                  r->where, r->err)) {
+        return false;
+    }
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        c->window_layer[l] = c->window > 0 && (!by_layer || l >= first);
+    }
+    const json_t *list = json_object_get(r->root, "layer_types");
+    if (list && !json_is_null(list) && !read_layer_types(r, list)) return false;
+    bool any = false;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        any |= c->window_layer[l];
+    }
+    if (!any) c->window = 0;
     return true;
 }
 
@@ -217,16 +266,17 @@ static bool check_layer_types(const struct reader *r)
 static bool read_layers(struct reader *r)
 {
     struct model_config *c = r->config;
+    const bool chosen = r->family->mlp == MLP_CHOSEN;
     int64_t step = 1;
-    if (r->family->dense_layers && !json_get_int(r->root, "decoder_sparse_step", 1, INT32_MAX,
-                                                 false, &step, r->where, r->err)) {
+    if (chosen && !json_get_int(r->root, "decoder_sparse_step", 1, INT32_MAX, false, &step,
+                                r->where, r->err)) {
         return false;
     }
     for (int64_t l = 0; l < c->n_layers; l++) {
         c->moe_layer[l] = c->n_experts > 0 && (l + 1) % step == 0;
     }
     const json_t *only = json_object_get(r->root, "mlp_only_layers");
-    if (!r->family->dense_layers || !only || json_is_null(only)) return true;
+    if (!chosen || !only || json_is_null(only)) return true;
     if (!json_is_array(only))
         return fail(r->err, "%s: mlp_only_layers: expected an array", r->where);
     for (size_t i = 0; i < json_array_size(only); i++) {
@@ -248,7 +298,7 @@ static bool check_mlp(const struct reader *r)
         any_moe |= c->moe_layer[l];
         any_dense |= !c->moe_layer[l];
     }
-    if (any_dense && !r->family->dense_layers) {
+    if (any_dense && r->family->mlp == MLP_SPARSE) {
         return fail(r->err, "%s: num_experts: found nothing, expected an integer from 1 to %d",
                     r->where, MAX_EXPERTS);
     }
@@ -310,7 +360,7 @@ static bool read_config(struct reader *r)
     const bool ok = read_fields(r, common_fields) && read_fields(r, r->family->fields) &&
                     check_activation(r) && read_kv_heads(r) && read_head_dim(r) &&
                     rope_read(r->config, r->root, r->where, r->err) && read_ids(r) &&
-                    check_layer_types(r) && read_layers(r) && check_mlp(r) && check_total(r);
+                    read_window(r) && read_layers(r) && check_mlp(r) && check_total(r);
     if (!ok) return false;
     warn_of_training(r);
     warn_of_unknown(r);

@@ -42,9 +42,12 @@ struct model_config {
     float norm_eps;        // added to the mean square, not to its root
     float rope_theta;
     struct rope_scaling rope_scaling;
+    int64_t window; // keys that a row sees in the layers below, its own the last; 0: all
+    bool window_layer[MAX_LAYERS];
     enum qk_norm qk_norm;
     float clip_qkv; // 0: none; else q, k, v are clamped to +-clip
     bool qkv_bias, o_bias;
+    bool dense_bias; // of the MLP of dense layers
     bool tied_head;
     float router_aux_loss_coef;     // of the checkpoint; used by routing aux
     float init_std;                 // initializer_range

@@ -12,8 +12,8 @@
 static const double max_size = 1 << 24; // products of three sizes stay far below 2^63
 
 // clang-format off
-// {l}: layer, {e}: expert. OLMoE, Qwen2-MoE and Qwen3-MoE name their tensors alike.
-static const char *const qwen_moe_names[ROLE_COUNT] = {
+// {l}: layer, {e}: expert. What most families call their tensors.
+static const char *const usual_names[ROLE_COUNT] = {
     [ROLE_EMBEDDING]       = "model.embed_tokens.weight",
     [ROLE_FINAL_NORM]      = "model.norm.weight",
     [ROLE_HEAD]            = "lm_head.weight",
@@ -32,7 +32,11 @@ static const char *const qwen_moe_names[ROLE_COUNT] = {
     [ROLE_GATE]            = LAYER "mlp.gate_proj.weight",
     [ROLE_UP]              = LAYER "mlp.up_proj.weight",
     [ROLE_DOWN]            = LAYER "mlp.down_proj.weight",
+    [ROLE_GATE_BIAS]       = LAYER "mlp.gate_proj.bias",
+    [ROLE_UP_BIAS]         = LAYER "mlp.up_proj.bias",
+    [ROLE_DOWN_BIAS]       = LAYER "mlp.down_proj.bias",
     [ROLE_ROUTER]          = LAYER "mlp.gate.weight",
+    [ROLE_ROUTER_FUSED]    = LAYER "mlp.gate.weight",
     [ROLE_EXPERT_GATE]     = LAYER "mlp.experts.{e}.gate_proj.weight",
     [ROLE_EXPERT_UP]       = LAYER "mlp.experts.{e}.up_proj.weight",
     [ROLE_EXPERT_DOWN]     = LAYER "mlp.experts.{e}.down_proj.weight",
@@ -42,6 +46,14 @@ static const char *const qwen_moe_names[ROLE_COUNT] = {
     [ROLE_SHARED_UP]       = LAYER "mlp.shared_expert.up_proj.weight",
     [ROLE_SHARED_DOWN]     = LAYER "mlp.shared_expert.down_proj.weight",
     [ROLE_SHARED_SCALE]    = LAYER "mlp.shared_expert_gate.weight",
+};
+
+// Where experts are one by one (transformers 4); fused ones have the usual names.
+static const char *const mixtral_names[ROLE_COUNT] = {
+    [ROLE_ROUTER]          = LAYER "block_sparse_moe.gate.weight",
+    [ROLE_EXPERT_GATE]     = LAYER "block_sparse_moe.experts.{e}.w1.weight",
+    [ROLE_EXPERT_UP]       = LAYER "block_sparse_moe.experts.{e}.w3.weight",
+    [ROLE_EXPERT_DOWN]     = LAYER "block_sparse_moe.experts.{e}.w2.weight",
 };
 
 #define SIZE(key, member, required, max) {key, FIELD(member), 1, max, FIELD_SIZE, required}
@@ -127,14 +139,86 @@ static const struct config_field qwen2_moe_fields[] = {
     END,
 };
 
+static const struct config_field llama_fields[] = {
+    SIZE("intermediate_size", dense_width, true, max_size),
+    FLAG("attention_bias", qkv_bias), FLAG("attention_bias", o_bias), FLAG("mlp_bias", dense_bias),
+    END,
+};
+
+static const struct config_field qwen2_fields[] = {
+    SIZE("intermediate_size", dense_width, true, max_size),
+    CODE("use_sliding_window"), CODE("sliding_window"), CODE("max_window_layers"),
+    END,
+};
+
+static const struct config_field qwen3_fields[] = {
+    SIZE("intermediate_size", dense_width, true, max_size),
+    FLAG("attention_bias", qkv_bias), FLAG("attention_bias", o_bias),
+    CODE("use_sliding_window"), CODE("sliding_window"), CODE("max_window_layers"),
+    END,
+};
+
+static const struct config_field mistral_fields[] = {
+    SIZE("intermediate_size", dense_width, true, max_size),
+    CODE("sliding_window"),
+    END,
+};
+
+static const struct config_field qwen3_moe_fields[] = {
+    SIZE("intermediate_size", dense_width, false, max_size),
+    SIZE("moe_intermediate_size", expert_width, true, max_size),
+    {"num_experts", FIELD(n_experts), 0, MAX_EXPERTS, FIELD_SIZE, false},
+    {"num_local_experts", FIELD(n_experts), 0, MAX_EXPERTS, FIELD_SIZE, false}, // of transformers 5
+    SIZE("num_experts_per_tok", experts_per_tok, true, MAX_EXPERTS),
+    FLAG("norm_topk_prob", renormalize_topk),
+    FLAG("attention_bias", qkv_bias), FLAG("attention_bias", o_bias),
+    REAL("router_aux_loss_coef", router_aux_loss_coef, 0, 1e30),
+    CODE("decoder_sparse_step"), CODE("mlp_only_layers"),
+    CODE("use_sliding_window"), CODE("sliding_window"), HARMLESS("max_window_layers"),
+    END,
+};
+
+static const struct config_field mixtral_fields[] = {
+    SIZE("intermediate_size", expert_width, true, max_size),
+    SIZE("num_experts", n_experts, false, MAX_EXPERTS), // an alias in the class's attribute_map
+    SIZE("num_local_experts", n_experts, false, MAX_EXPERTS),
+    SIZE("num_experts_per_tok", experts_per_tok, true, MAX_EXPERTS),
+    REAL("router_aux_loss_coef", router_aux_loss_coef, 0, 1e30),
+    CODE("sliding_window"),
+    OFF("router_jitter_noise"), // noise on the block's input in training
+    END,
+};
+
 static const struct family families[] = {
-    {"OlmoeForCausalLM", "olmoe", qwen_moe_names, olmoe_fields, false,
+    {"OlmoeForCausalLM", "olmoe", NULL, olmoe_fields, MLP_SPARSE, WINDOW_NEVER,
      {.qk_norm = QK_NORM_FULL, .max_positions = 4096, .norm_eps = 1e-5f, .rope_theta = 10000,
       .init_std = 0.02f, .router_aux_loss_coef = 0.01f, .bos_id = -1, .eos_id = 50279, .pad_id = 1}},
-    {"Qwen2MoeForCausalLM", "qwen2_moe", qwen_moe_names, qwen2_moe_fields, true,
+    {"Qwen2MoeForCausalLM", "qwen2_moe", NULL, qwen2_moe_fields, MLP_CHOSEN, WINDOW_NEVER,
      {.qk_norm = QK_NORM_NONE, .n_kv_heads = 16, .max_positions = 32768, .norm_eps = 1e-6f,
       .rope_theta = 10000, .init_std = 0.02f, .router_aux_loss_coef = 0.001f, .qkv_bias = true,
       .shared_gate = true, .bos_id = -1, .eos_id = -1, .pad_id = -1}},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", NULL, qwen3_moe_fields, MLP_CHOSEN, WINDOW_SWITCH,
+     {.qk_norm = QK_NORM_HEAD, .n_kv_heads = 4, .n_experts = 128, .dense_width = 6144,
+      .max_positions = 32768, .norm_eps = 1e-6f, .rope_theta = 10000, .window = 4096,
+      .init_std = 0.02f, .router_aux_loss_coef = 0.001f, .bos_id = -1, .eos_id = -1, .pad_id = -1}},
+    {"MixtralForCausalLM", "mixtral", mixtral_names, mixtral_fields, MLP_SPARSE, WINDOW_ALWAYS,
+     {.n_kv_heads = 8, .n_experts = 8, .max_positions = 131072, .norm_eps = 1e-5f,
+      .rope_theta = 1000000, .init_std = 0.02f, .router_aux_loss_coef = 0.001f,
+      .renormalize_topk = true, .bos_id = 1, .eos_id = 2, .pad_id = -1}},
+    {"LlamaForCausalLM", "llama", NULL, llama_fields, MLP_DENSE, WINDOW_NEVER,
+     {.max_positions = 2048, .norm_eps = 1e-6f, .rope_theta = 10000, .init_std = 0.02f,
+      .bos_id = 1, .eos_id = 2, .pad_id = -1}},
+    {"Qwen2ForCausalLM", "qwen2", NULL, qwen2_fields, MLP_DENSE, WINDOW_LAYERS,
+     {.n_kv_heads = 32, .max_positions = 32768, .norm_eps = 1e-6f, .rope_theta = 10000,
+      .window = 4096, .init_std = 0.02f, .qkv_bias = true, .bos_id = -1, .eos_id = -1,
+      .pad_id = -1}},
+    {"Qwen3ForCausalLM", "qwen3", NULL, qwen3_fields, MLP_DENSE, WINDOW_LAYERS,
+     {.qk_norm = QK_NORM_HEAD, .n_kv_heads = 32, .head_dim = 128, .max_positions = 32768,
+      .norm_eps = 1e-6f, .rope_theta = 10000, .window = 4096, .init_std = 0.02f, .bos_id = -1,
+      .eos_id = -1, .pad_id = -1}},
+    {"MistralForCausalLM", "mistral", NULL, mistral_fields, MLP_DENSE, WINDOW_ALWAYS,
+     {.n_kv_heads = 8, .max_positions = 131072, .norm_eps = 1e-6f, .rope_theta = 10000,
+      .window = 4096, .init_std = 0.02f, .bos_id = 1, .eos_id = 2, .pad_id = -1}},
 };
 // clang-format on
 enum { FAMILIES = sizeof families / sizeof *families };
@@ -171,7 +255,8 @@ void family_name(char *out, size_t size, const struct family *f, enum role r, in
 {
     size_t n = 0;
     *out = 0;
-    for (const char *t = f->names[r]; t && *t && n + 1 < size;) {
+    const char *own = f->names ? f->names[r] : NULL;
+    for (const char *t = own ? own : usual_names[r]; t && *t && n + 1 < size;) {
         if (t[0] == '{') { // {l} or {e}
             const int64_t number = t[1] == 'l' ? layer : expert;
             const int written = snprintf(out + n, size - n, "%" PRId64, number);

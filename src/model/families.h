@@ -29,7 +29,11 @@ enum role {
     ROLE_GATE,
     ROLE_UP,
     ROLE_DOWN, // dense MLP
+    ROLE_GATE_BIAS,
+    ROLE_UP_BIAS,
+    ROLE_DOWN_BIAS,
     ROLE_ROUTER,
+    ROLE_ROUTER_FUSED, // the router's name beside fused experts; a tensor's role is ROLE_ROUTER
     ROLE_EXPERT_GATE,
     ROLE_EXPERT_UP,
     ROLE_EXPERT_DOWN, // {e}: one tensor an expert
@@ -56,4 +60,5 @@ bool family_parse_config(const struct family **family, struct model_config *c, c
 // the family has no such tensor.
 void family_name(char *out, size_t size, const struct family *f, enum role r, int64_t layer,
                  int64_t expert);
-const char *family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM", for messages
+const char *
+family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM, ...", for messages

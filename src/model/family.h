@@ -21,11 +21,26 @@ struct config_field {
     bool required;
 };
 
+enum mlp_rule {
+    MLP_SPARSE, // experts in every layer
+    MLP_CHOSEN, // decoder_sparse_step and mlp_only_layers choose among layers
+    MLP_DENSE   // no experts
+};
+
+// Where a window narrows what a row attends to.
+enum window_rule {
+    WINDOW_NEVER,
+    WINDOW_ALWAYS, // in every layer, unless sliding_window is null
+    WINDOW_SWITCH, // in every layer, if use_sliding_window is set
+    WINDOW_LAYERS  // the same, in the layers that layer_types names, or from max_window_layers on
+};
+
 struct family {
     const char *architecture, *model_type;
-    const char *const *names;          // (ROLE_COUNT); NULL: the family has no such tensor
+    const char *const *names; // (ROLE_COUNT) where they are not the usual ones; NULL: nowhere
     const struct config_field *fields; // on top of those that all families share
-    bool dense_layers;            // decoder_sparse_step and mlp_only_layers choose among layers
+    enum mlp_rule mlp;
+    enum window_rule window;
     struct model_config defaults; // features, and what the config class puts where a key is missing
 };
 

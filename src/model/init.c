@@ -130,6 +130,9 @@ static bool is_constant(enum role role, float *value)
     case ROLE_K_BIAS:
     case ROLE_V_BIAS:
     case ROLE_O_BIAS:
+    case ROLE_GATE_BIAS:
+    case ROLE_UP_BIAS:
+    case ROLE_DOWN_BIAS:
         *value = 0;
         return true;
     default:
@@ -160,7 +163,9 @@ static bool write_tensor(struct maker *m, struct file_writer *w, const struct te
                          struct error *err)
 {
     if (s->rank == 3) return write_fused(m, w, s, err);
-    struct part p = {0, m->config.init_std, m->options->seed, stream_of(s->name)};
+    char name[sizeof s->name]; // the one beside experts one by one, so that both layouts agree
+    family_name(name, sizeof name, m->family, s->role, s->layer, s->expert);
+    struct part p = {0, m->config.init_std, m->options->seed, stream_of(name)};
     if (is_constant(s->role, &p.constant)) p.std = 0;
     return write_part(m, w, &p, spec_count(s), err);
 }

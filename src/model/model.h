@@ -60,7 +60,7 @@ struct model {
     double router_loss_weight; // of the micro-batch under way: its share of the step's tokens
     struct tensor usage;       // (L,E) F32: rows that each expert got in training, until taken
     struct tensor rope;        // (P, rotary) F32: cosines and sines
-    int32_t *host;             // (2 * max_tokens) for compacting targets
+    int32_t *host;             // (2 * max_tokens) for compacting targets and cutting spans
     int64_t embedding, final_norm, head; // weight indices (head == embedding when tied)
     // The backward pass ends at this half of a block: 2l is layer l's attention, 2l + 1 its MLP; -1: at the
     // embedding.

@@ -3,6 +3,19 @@
 
 #include <assert.h>
 
+// A row's own key is the last of its span: a window keeps the last ones.
+static void upload_window_span(struct model *m, const struct batch *b)
+{
+    int32_t *span = m->host;
+    for (int64_t i = 0; i < b->n; i++) {
+        const int64_t first = b->span[2 * i], last = b->span[2 * i + 1];
+        const int64_t reach = last - m->config.window + 1;
+        span[2 * i] = (int32_t)(reach > first ? reach : first);
+        span[2 * i + 1] = (int32_t)last;
+    }
+    m->setup.ops->upload(m->acts->window_span.data, span, 2 * (size_t)b->n * sizeof *span);
+}
+
 static void upload_batch(struct model *m, const struct batch *b, const int32_t *cache_row)
 {
     const struct ops *o = m->setup.ops;
@@ -11,6 +24,7 @@ static void upload_batch(struct model *m, const struct batch *b, const int32_t *
     o->upload(a->ids.data, b->id, bytes);
     o->upload(a->positions.data, b->position, bytes);
     o->upload(a->span.data, b->span, 2 * bytes);
+    if (m->config.window) upload_window_span(m, b);
     if (cache_row) o->upload(a->cache_row.data, cache_row, bytes);
 }
 

@@ -47,6 +47,16 @@ static bool visit_attention(const struct visit *v, int64_t l)
            emit(v, ROLE_POST_NORM, l, -1, C, 0);
 }
 
+// The router beside fused experts may have another name, and is the same tensor.
+static bool emit_router(const struct visit *v, int64_t layer, bool fused)
+{
+    struct tensor_spec s = {.role = ROLE_ROUTER, .layer = layer, .expert = -1, .rank = 2};
+    family_name(s.name, sizeof s.name, v->family, fused ? ROLE_ROUTER_FUSED : ROLE_ROUTER, layer,
+                -1);
+    s.dim[0] = v->config->n_experts, s.dim[1] = v->config->width;
+    return v->fn(v->user, &s, v->err);
+}
+
 static bool visit_mlp(const struct visit *v, const enum role *gate_up_down, int64_t l, int64_t e,
                       int64_t F)
 {
@@ -73,22 +83,30 @@ static bool visit_moe(const struct visit *v, int64_t l, bool fused)
 {
     static const enum role shared[] = {ROLE_SHARED_GATE, ROLE_SHARED_UP, ROLE_SHARED_DOWN};
     const struct model_config *c = v->config;
-    return emit(v, ROLE_ROUTER, l, -1, c->n_experts, c->width) && visit_experts(v, l, fused) &&
+    return emit_router(v, l, fused) && visit_experts(v, l, fused) &&
            (!c->shared_width ||
             (visit_mlp(v, shared, l, -1, c->shared_width) &&
              (!c->shared_gate || emit(v, ROLE_SHARED_SCALE, l, -1, 1, c->width))));
 }
 
+static bool visit_dense(const struct visit *v, int64_t l)
+{
+    static const enum role dense[] = {ROLE_GATE, ROLE_UP, ROLE_DOWN};
+    const int64_t C = v->config->width, F = v->config->dense_width;
+    return visit_mlp(v, dense, l, -1, F) &&
+           (!v->config->dense_bias ||
+            (emit(v, ROLE_GATE_BIAS, l, -1, F, 0) && emit(v, ROLE_UP_BIAS, l, -1, F, 0) &&
+             emit(v, ROLE_DOWN_BIAS, l, -1, C, 0)));
+}
+
 bool shapes_visit(const struct family *f, const struct model_config *c, const bool *fused,
                   tensor_visitor fn, void *user, struct error *err)
 {
-    static const enum role dense[] = {ROLE_GATE, ROLE_UP, ROLE_DOWN};
     const struct visit v = {f, c, fn, user, err};
     if (!emit(&v, ROLE_EMBEDDING, -1, -1, c->vocab, c->width)) return false;
     for (int64_t l = 0; l < c->n_layers; l++) {
         if (!visit_attention(&v, l)) return false;
-        if (!(c->moe_layer[l] ? visit_moe(&v, l, fused && fused[l])
-                              : visit_mlp(&v, dense, l, -1, c->dense_width))) {
+        if (!(c->moe_layer[l] ? visit_moe(&v, l, fused && fused[l]) : visit_dense(&v, l))) {
             return false;
         }
     }

@@ -25,10 +25,13 @@ static struct bank *bank_of(struct layer *l, enum role r)
     case ROLE_O_BIAS:
         return &l->o;
     case ROLE_GATE:
+    case ROLE_GATE_BIAS:
         return &l->dense.gate;
     case ROLE_UP:
+    case ROLE_UP_BIAS:
         return &l->dense.up;
     case ROLE_DOWN:
+    case ROLE_DOWN_BIAS:
         return &l->dense.down;
     case ROLE_ROUTER:
         return &l->router;
@@ -91,6 +94,9 @@ static enum weight_part part_of(enum role r)
     case ROLE_GATE:
     case ROLE_UP:
     case ROLE_DOWN:
+    case ROLE_GATE_BIAS:
+    case ROLE_UP_BIAS:
+    case ROLE_DOWN_BIAS:
         return PART_DENSE;
     case ROLE_EXPERT_GATE:
     case ROLE_EXPERT_UP:
@@ -232,7 +238,8 @@ static bool collect_one(void *user, const struct tensor_spec *s, struct error *e
     if (!check_entry(c->m, s, e, err)) return false;
     if (s->rank == 3) return add_fused(c, s, e, err);
     struct weight w = {.entry = e, .stored = e->tensor, .layer = s->layer, .expert = s->expert};
-    snprintf(w.name, sizeof w.name, "%s", s->name);
+    // The same name in every layout of the model; the tensor's own is entry->name.
+    family_name(w.name, sizeof w.name, c->family, s->role, w.layer, w.expert);
     return add_weight(c->m, s->role, &w, err);
 }
 

@@ -173,6 +173,55 @@ static void fused_experts_are_the_same_experts(void **state)
     checkpoint_close(&a);
 }
 
+// Mixtral's router has another name in each layout, and the same values; a dense model's biases are 0.
+static const char mixtral[] =
+    "{\"architectures\":[\"MixtralForCausalLM\"],\"vocab_size\":37,\"hidden_size\":24,"
+    "\"intermediate_size\":10,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "\"num_key_value_heads\":2,\"num_local_experts\":5,\"num_experts_per_tok\":2}";
+static const char llama[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"vocab_size\":37,\"hidden_size\":24,"
+    "\"intermediate_size\":10,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "\"num_key_value_heads\":2,\"tie_word_embeddings\":true,\"mlp_bias\":true,"
+    "\"attention_bias\":true}";
+
+static void make_other(struct checkpoint *c, const char *text, struct model_init_options o)
+{
+    char path[2048];
+    struct error err;
+    snprintf(path, sizeof path, "%s", folder("other.json"));
+    check_ok(file_write(path, text, strlen(text), &err), &err);
+    o.config = path;
+    o.seed = 4;
+    check_ok(model_init(&o, &err), &err);
+    check_ok(checkpoint_open(c, o.out, &err), &err);
+}
+
+static void other_families_have_their_own_names(void **state)
+{
+    (void)state;
+    struct checkpoint a, b;
+    make_other(&a, mixtral, (struct model_init_options){.out = folder("w1")});
+    make_other(&b, mixtral, (struct model_init_options){.out = folder("w1w3"), .fused = true});
+    assert_int_equal(checkpoint_tensors(&a), 3 + 2 * (6 + 1 + 15));
+    assert_int_equal(checkpoint_tensors(&b), 3 + 2 * (6 + 1 + 2));
+    const struct tensor *router = find(&a, "model.layers.1.block_sparse_moe.gate.weight");
+    assert_memory_equal(router->data, find(&b, "model.layers.1.mlp.gate.weight")->data,
+                        tensor_bytes(*router));
+    const struct tensor *up = find(&a, "model.layers.1.block_sparse_moe.experts.3.w3.weight");
+    const char *gate_up = find(&b, "model.layers.1.mlp.experts.gate_up_proj")->data;
+    assert_memory_equal(up->data, gate_up + 7 * tensor_bytes(*up), tensor_bytes(*up));
+    checkpoint_close(&b);
+    checkpoint_close(&a);
+
+    make_other(&a, llama, (struct model_init_options){.out = folder("dense"), .dtype = "f32"});
+    assert_int_equal(checkpoint_tensors(&a), 2 + 2 * (2 + 8 + 6));
+    const struct tensor *bias = find(&a, "model.layers.1.mlp.gate_proj.bias");
+    assert_int_equal(bias->dim[0], 10);
+    assert_true(data_f32(*bias)[9] == 0);
+    assert_int_equal(find(&a, "model.layers.0.mlp.down_proj.bias")->dim[0], 24);
+    checkpoint_close(&a);
+}
+
 static void config_names_the_type_written(void **state)
 {
     (void)state;
@@ -241,6 +290,7 @@ int main(void)
         cmocka_unit_test(values_are_as_asked),
         cmocka_unit_test(shards_hold_the_same_model),
         cmocka_unit_test(fused_experts_are_the_same_experts),
+        cmocka_unit_test(other_families_have_their_own_names),
         cmocka_unit_test(config_names_the_type_written),
         cmocka_unit_test(never_writes_over_a_model),
         cmocka_unit_test(survives_every_failed_allocation),

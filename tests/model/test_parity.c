@@ -193,9 +193,14 @@ static void recomputation_and_threads_change_no_bit(void **state)
 static void frozen_weights_change_no_gradient(void **state)
 {
     (void)state;
-    static const char *const freeze[] = {
-        "*experts*", "model.embed_tokens.weight,model.layers.0.*", "*norm*,*self_attn*",
-        "*mlp.gate.weight,model.embed_tokens.weight", "model.layers.1.*"};
+    static const char *const freeze[][2] = {
+        // with experts; dense
+        {"*experts*", "*mlp*"},
+        {"model.embed_tokens.weight,model.layers.0.*",
+         "model.embed_tokens.weight,model.layers.0.*"},
+        {"*norm*,*self_attn*", "*norm*,*self_attn*"},
+        {"*gate.weight,model.embed_tokens.weight", "*up_proj*,model.embed_tokens.weight"},
+        {"model.layers.1.*", "model.layers.1.*"}};
     enum { WAYS = sizeof freeze / sizeof *freeze };
     for (int i = 0; i < WAYS * parity_n_cases; i++) {
         const struct parity_case *c = &parity_cases[i / WAYS];
@@ -203,7 +208,7 @@ static void frozen_weights_change_no_gradient(void **state)
         struct model m;
         parity_open(&p, c->name);
         struct model_setup s = parity_setup(&p, c, DTYPE_F32);
-        s.tuning_options.freeze = freeze[i % WAYS];
+        s.tuning_options.freeze = freeze[i % WAYS][parity_dense(&p)];
         s.recompute = i % 2;
         parity_model(&m, &s);
         assert_in_range(m.leaves.count, 1, m.weights.count - 1);

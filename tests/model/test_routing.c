@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const models[] = {"olmoe-gqa", "qwen-dense", "qwen-all"};
-enum { MODELS = 3 };
+static const char *const models[] = {"olmoe-gqa", "qwen-dense", "qwen-all", "qwen3-moe"};
+enum { MODELS = 4 };
 
 static const struct parity_case *case_of(const char *name)
 {

@@ -9,7 +9,9 @@
 
 const struct parity_case parity_cases[] = {
     {"olmoe-gqa", "v4"},  {"olmoe-gqa", "v5"}, {"olmoe-clip", "v5"}, {"olmoe-many", "v4"},
-    {"qwen-dense", "v4"}, {"qwen-step", "v5"}, {"qwen-all", "v4"},
+    {"qwen-dense", "v4"}, {"qwen-step", "v5"}, {"qwen-all", "v4"},   {"qwen3-moe", "v5"},
+    {"mixtral", "v4"},    {"mixtral", "v5"},   {"llama", "v4"},      {"llama3", "v5"},
+    {"qwen2", "v4"},      {"qwen3", "v5"},     {"mistral", "v4"},
 };
 const int parity_n_cases = sizeof parity_cases / sizeof *parity_cases;
 
@@ -90,6 +92,23 @@ struct tensor parity_logits(struct model *m, const struct batch *b)
     return tensor_2d(logits, DTYPE_F32, b->n, V);
 }
 
+// Mixtral's names where experts are one by one, in those of the others.
+static void usual_name(char *out, size_t size, const char *leaf)
+{
+    static const char *const own[][2] = {{".block_sparse_moe.", ".mlp."},
+                                         {".w1.", ".gate_proj."},
+                                         {".w3.", ".up_proj."},
+                                         {".w2.", ".down_proj."}};
+    snprintf(out, size, "%s", leaf);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        const char *at = strstr(leaf, ".block_sparse_moe.") ? strstr(out, own[i][0]) : NULL;
+        if (!at) continue;
+        char rest[256];
+        snprintf(rest, sizeof rest, "%s", at + strlen(own[i][0]));
+        snprintf(out + (at - out), size - (size_t)(at - out), "%s%s", own[i][1], rest);
+    }
+}
+
 // "A.experts.7.up_proj.weight" is the lower half of A.experts.gate_up_proj[7].
 static struct tensor gradient_of_expert(const struct parity *p, const char *leaf,
                                         const char *experts)
@@ -113,12 +132,21 @@ static struct tensor gradient_of_expert(const struct parity *p, const char *leaf
 
 struct tensor parity_gradient(const struct parity *p, const char *leaf)
 {
-    char name[256];
-    snprintf(name, sizeof name, "%sgrad.%s", p->prefix, leaf);
+    char name[256], usual[256];
+    usual_name(usual, sizeof usual, leaf);
+    snprintf(name, sizeof name, "%sgrad.%.200s", p->prefix, usual);
     if (fixture_has(&p->reference, name)) return fixture_get(&p->reference, name);
-    const char *experts = strstr(leaf, ".experts.");
+    const char *experts = strstr(usual, ".experts.");
     if (!experts) fail_msg("%s: no gradient of %s", p->name, leaf);
-    return gradient_of_expert(p, leaf, experts);
+    return gradient_of_expert(p, usual, experts);
+}
+
+bool parity_dense(const struct parity *p)
+{
+    for (int64_t i = 0; i < p->reference.st.count; i++) {
+        if (!strncmp(p->reference.st.entry[i].name, "routes.", 7)) return false;
+    }
+    return true;
 }
 
 struct tensor parity_of_layer(const struct parity *p, const char *what, int64_t layer)

@@ -31,4 +31,5 @@ void parity_model(struct model *m, const struct model_setup *s); // open and all
 struct tensor parity_logits(struct model *m, const struct batch *b);
 // The reference's gradient of a leaf, cut out of the fused one where the leaf is one expert's matrix.
 struct tensor parity_gradient(const struct parity *p, const char *leaf);
+bool parity_dense(const struct parity *p); // no layer has experts
 struct tensor parity_of_layer(const struct parity *p, const char *what, int64_t layer);
