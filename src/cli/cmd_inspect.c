@@ -95,14 +95,16 @@ static json_t *config_json(const struct model_config *c)
     json_object_set_new(j, "expert_width", json_integer(c->expert_width));
     json_object_set_new(j, "shared_width", json_integer(c->shared_width));
     json_object_set_new(j, "dense_width", json_integer(c->dense_width));
+    json_object_set_new(j, "window", json_integer(c->window));
     return j;
 }
 
 static void print_config(FILE *f, const struct model_config *c)
 {
-    int64_t moe = 0;
+    int64_t moe = 0, windows = 0;
     for (int64_t l = 0; l < c->n_layers; l++) {
         moe += c->moe_layer[l];
+        windows += c->window_layer[l];
     }
     output_safe(f, c->architecture, strlen(c->architecture));
     fprintf(f,
@@ -111,6 +113,10 @@ static void print_config(FILE *f, const struct model_config *c)
             ", %" PRId64 " positions\n",
             c->n_layers, moe, c->width, c->n_heads, c->head_dim, c->n_kv_heads, c->vocab,
             c->max_positions);
+    if (moe < c->n_layers) fprintf(f, "dense layers: MLPs of width %" PRId64 "\n", c->dense_width);
+    if (windows) {
+        fprintf(f, "%" PRId64 " layers see the last %" PRId64 " tokens\n", windows, c->window);
+    }
     if (!c->n_experts) return;
     fprintf(f, "experts: %" PRId64 " of width %" PRId64 ", %" PRId64 " for each token%s",
             c->n_experts, c->expert_width, c->experts_per_tok,
