@@ -56,7 +56,7 @@ static void check_choice(const struct esft_selection *s, int64_t l, const double
 static void scores_are_those_of_transformers(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2 * parity_n_cases; i++) {
+    for (int i = 0; i < 2 * parity_n_moe_cases; i++) {
         struct parity p;
         struct model m;
         struct error err = {0};
@@ -146,7 +146,7 @@ static void check_gradients(const struct parity *p, const struct model_setup *es
 static void gradients_are_those_of_full(void **state)
 {
     (void)state;
-    for (int i = 0; i < parity_n_cases; i++) {
+    for (int i = 0; i < parity_n_moe_cases; i++) {
         struct parity p;
         char path[1024], text[256];
         parity_open(&p, parity_cases[i].name);
@@ -158,7 +158,7 @@ static void gradients_are_those_of_full(void **state)
             for (int options = 0; options < 8; options++) {
                 s.recompute = options & 1;
                 s.tuning_options.esft_shared_experts = options & 2;
-                s.tuning_options.train = options & 4 ? "*.mlp.gate.weight" : NULL;
+                s.tuning_options.train = options & 4 ? "*.gate.weight" : NULL;
                 check_gradients(&p, &s, true);
             }
         }

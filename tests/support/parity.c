@@ -14,6 +14,7 @@ const struct parity_case parity_cases[] = {
     {"qwen2", "v4"},      {"qwen3", "v5"},     {"mistral", "v4"},
 };
 const int parity_n_cases = sizeof parity_cases / sizeof *parity_cases;
+const int parity_n_moe_cases = 10;
 
 static int32_t *batch_part(const struct parity *p, int i, const char *part)
 {

@@ -20,6 +20,7 @@ struct parity_case {
 };
 extern const struct parity_case parity_cases[];
 extern const int parity_n_cases;
+extern const int parity_n_moe_cases; // those with experts, which come first
 
 void parity_open(struct parity *p, const char *name); // in fixtures/parity
 void parity_open_in(struct parity *p, const char *folder, const char *name);
