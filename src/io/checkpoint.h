@@ -31,3 +31,16 @@ const struct st_entry *checkpoint_at(const struct checkpoint *c,
 typedef bool (*checkpoint_value)(void *user, const struct st_entry *entry, void *bytes);
 bool checkpoint_export(const struct checkpoint *c, const char *out, checkpoint_value value,
                        void *user, struct error *err);
+
+// The same with more to change. A shard that loses tensors gets a new header, and the index is written again
+// without them; `write` comes before config.json, so that a folder without all its files does not load.
+struct checkpoint_edit {
+    void *user;
+    checkpoint_value value;                                        // NULL: copy all
+    bool (*drops_tensor)(void *user, const char *name);            // NULL: none
+    bool (*drops_file)(void *user, const char *name);              // NULL: none; of the side files
+    bool (*write)(void *user, const char *out, struct error *err); // files of its own; NULL: none
+    const char *config; // text of config.json; NULL: copied
+};
+bool checkpoint_export_edited(const struct checkpoint *c, const char *out,
+                              const struct checkpoint_edit *edit, struct error *err);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "io/checkpoint.h"
+#include "io/json.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,6 +15,7 @@
 
 static const char index_name[] = "model.safetensors.index.json";
 static const int64_t side_file_limit = 200000000;
+static const size_t index_limit = 64 << 20;
 
 // The files copied besides weights and index.
 struct side_files {
@@ -138,49 +140,77 @@ static int by_offset(const void *pa, const void *pb)
     return (a->end > b->end) - (a->end < b->end);
 }
 
-static bool write_tensor(struct file_writer *w, const struct st_entry *e, checkpoint_value value,
-                         void *user, struct error *err)
+static bool drops(const struct checkpoint_edit *edit, const char *tensor)
+{
+    return edit->drops_tensor && edit->drops_tensor(edit->user, tensor);
+}
+
+// The tensors of a shard that stay, in the order of their bytes. mem_free; NULL: no memory.
+static const struct st_entry **kept_entries(const struct safetensors *st,
+                                            const struct checkpoint_edit *edit, int64_t *count)
+{
+    const struct st_entry **order = mem_zalloc((size_t)st->count, sizeof *order);
+    *count = 0;
+    for (int64_t i = 0; order && i < st->count; i++) {
+        if (!drops(edit, st->entry[i].name)) order[(*count)++] = &st->entry[i];
+    }
+    if (*count) qsort(order, (size_t)*count, sizeof *order, by_offset);
+    return order;
+}
+
+static bool write_tensor(struct file_writer *w, const struct st_entry *e,
+                         const struct checkpoint_edit *edit, struct error *err)
 {
     const size_t n = e->end - e->begin;
-    void *bytes = value ? mem_zalloc(n, 1) : NULL;
-    if (value && !bytes) return fail(err, "%s: %s: no memory for %zu bytes", w->path, e->name, n);
-    const bool changed = value && value(user, e, bytes);
+    void *bytes = edit->value ? mem_zalloc(n, 1) : NULL;
+    if (edit->value && !bytes) {
+        return fail(err, "%s: %s: no memory for %zu bytes", w->path, e->name, n);
+    }
+    const bool changed = edit->value && edit->value(edit->user, e, bytes);
     const bool ok = file_writer_write(w, changed ? bytes : e->tensor.data, n, err);
     mem_free(bytes);
     return ok;
 }
 
-static bool write_tensors(struct file_writer *w, const struct safetensors *st,
-                          checkpoint_value value, void *user, struct error *err)
+// The header again without what is dropped.
+static bool begin_shard(struct file_writer *w, const char *path, const struct safetensors *st,
+                        const struct st_entry **kept, int64_t count, struct error *err)
 {
-    const struct st_entry **order = mem_zalloc((size_t)st->count, sizeof *order);
-    if (!order) return fail(err, "%s: no memory", w->path);
-    for (int64_t i = 0; i < st->count; i++) {
-        order[i] = &st->entry[i];
+    if (count == st->count) {
+        return file_writer_open(w, path, err) &&
+               file_writer_write(w, st->map.data, st->header_size, err);
     }
-    if (st->count) qsort(order, (size_t)st->count, sizeof *order, by_offset);
-    bool ok = true;
-    for (int64_t i = 0; ok && i < st->count; i++) {
-        ok = write_tensor(w, order[i], value, user, err);
+    struct st_writer_entry *entry = mem_zalloc((size_t)count, sizeof *entry);
+    if (!entry) return fail(err, "%s: no memory", path);
+    for (int64_t i = 0; i < count; i++) {
+        entry[i] = (struct st_writer_entry){.name = kept[i]->name,
+                                            .dtype_name = kept[i]->dtype_name,
+                                            .rank = kept[i]->rank,
+                                            .bytes = kept[i]->end - kept[i]->begin};
+        memcpy(entry[i].shape, kept[i]->shape, sizeof entry[i].shape);
     }
-    mem_free(order);
+    const bool ok = safetensors_begin(w, path, entry, count, st->metadata, err);
+    mem_free(entry);
     return ok;
 }
 
-static bool export_shard(const struct checkpoint_shard *s, const char *out, checkpoint_value value,
-                         void *user, struct error *err)
+static bool export_shard(const struct checkpoint_shard *s, const char *out,
+                         const struct checkpoint_edit *edit, struct error *err)
 {
     char path[4096];
-    struct file_writer w;
-    if (!path_join(path, sizeof path, out, s->file, err) || !file_writer_open(&w, path, err)) {
-        return false;
+    int64_t count;
+    struct file_writer w = {.fd = -1};
+    if (!path_join(path, sizeof path, out, s->file, err)) return false;
+    const struct st_entry **kept = kept_entries(&s->st, edit, &count);
+    bool ok =
+        kept ? begin_shard(&w, path, &s->st, kept, count, err) : fail(err, "%s: no memory", path);
+    for (int64_t i = 0; ok && i < count; i++) {
+        ok = write_tensor(&w, kept[i], edit, err);
     }
-    if (file_writer_write(&w, s->st.map.data, s->st.header_size, err) &&
-        write_tensors(&w, &s->st, value, user, err) && file_writer_commit(&w, err)) {
-        return true;
-    }
+    ok = ok && file_writer_commit(&w, err);
     file_writer_discard(&w);
-    return false;
+    mem_free(kept);
+    return ok;
 }
 
 static bool copy_one(const char *out, const char *dir, const char *name, struct error *err)
@@ -190,29 +220,91 @@ static bool copy_one(const char *out, const char *dir, const char *name, struct 
            path_join(to, sizeof to, out, name, err) && file_copy(to, from, err);
 }
 
+static int64_t dropped_bytes(const struct checkpoint *c, const struct checkpoint_edit *edit)
+{
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < checkpoint_tensors(c); i++) {
+        const struct st_entry *e = checkpoint_at(c, i);
+        if (drops(edit, e->name)) bytes += (int64_t)(e->end - e->begin);
+    }
+    return bytes;
+}
+
+// The index without what is dropped; total_size, where it is a number, counts bytes of tensors.
+static bool edit_index(const struct checkpoint *c, const char *out,
+                       const struct checkpoint_edit *edit, struct error *err)
+{
+    char from[4096], to[4096];
+    if (!path_join(from, sizeof from, c->dir, index_name, err)) return false;
+    if (!path_join(to, sizeof to, out, index_name, err)) return false;
+    json_t *root = json_parse_file(from, index_limit, err);
+    if (!root) return false;
+    json_t *map = json_object_get(root, "weight_map");
+    json_t *metadata = json_object_get(root, "metadata");
+    const json_t *total = json_object_get(metadata, "total_size");
+    if (json_is_integer(total)) {
+        const json_int_t rest = json_integer_value(total) - dropped_bytes(c, edit);
+        json_object_set_new(metadata, "total_size", json_integer(rest));
+    }
+    for (int64_t i = 0; i < checkpoint_tensors(c); i++) {
+        const char *name = checkpoint_at(c, i)->name;
+        if (drops(edit, name)) json_object_del(map, name);
+    }
+    const bool ok = json_write_file(to, root, err);
+    json_decref(root);
+    return ok;
+}
+
+static bool export_index(const struct checkpoint *c, const char *out,
+                         const struct checkpoint_edit *edit, struct error *err)
+{
+    for (int64_t i = 0; i < checkpoint_tensors(c); i++) {
+        if (drops(edit, checkpoint_at(c, i)->name)) return edit_index(c, out, edit, err);
+    }
+    return copy_one(out, c->dir, index_name, err);
+}
+
+static bool export_config(const struct checkpoint *c, const char *out,
+                          const struct checkpoint_edit *edit, struct error *err)
+{
+    char path[4096];
+    if (!edit->config) return copy_one(out, c->dir, "config.json", err);
+    return path_join(path, sizeof path, out, "config.json", err) &&
+           file_write(path, edit->config, strlen(edit->config), err);
+}
+
 static bool export_all(const struct checkpoint *c, const struct side_files *side, const char *out,
-                       checkpoint_value value, void *user, struct error *err)
+                       const struct checkpoint_edit *edit, struct error *err)
 {
     for (int64_t s = 0; s < c->n_shards; s++) {
-        if (!export_shard(&c->shard[s], out, value, user, err)) return false;
+        if (!export_shard(&c->shard[s], out, edit, err)) return false;
     }
-    if (!is_single(c) && !copy_one(out, c->dir, index_name, err)) return false;
+    if (!is_single(c) && !export_index(c, out, edit, err)) return false;
     bool has_config = false;
     for (int64_t i = 0; i < side->names.count; i++) {
         const char *name = side->names.name[i];
         const bool config = !strcmp(name, "config.json");
         has_config |= config;
-        if (!config && !copy_one(out, c->dir, name, err)) return false;
+        if (config || (edit->drops_file && edit->drops_file(edit->user, name))) continue;
+        if (!copy_one(out, c->dir, name, err)) return false;
     }
-    return !has_config || copy_one(out, c->dir, "config.json", err);
+    if (edit->write && !edit->write(edit->user, out, err)) return false;
+    return !has_config || export_config(c, out, edit, err);
+}
+
+bool checkpoint_export_edited(const struct checkpoint *c, const char *out,
+                              const struct checkpoint_edit *edit, struct error *err)
+{
+    struct side_files side = {0};
+    const bool ok = check_folder(c, out, err) && list_side_files(&side, c->dir, err) &&
+                    check_space(c, &side, out, err) && export_all(c, &side, out, edit, err);
+    dir_names_free(&side.names);
+    return ok;
 }
 
 bool checkpoint_export(const struct checkpoint *c, const char *out, checkpoint_value value,
                        void *user, struct error *err)
 {
-    struct side_files side = {0};
-    const bool ok = check_folder(c, out, err) && list_side_files(&side, c->dir, err) &&
-                    check_space(c, &side, out, err) && export_all(c, &side, out, value, user, err);
-    dir_names_free(&side.names);
-    return ok;
+    const struct checkpoint_edit edit = {.user = user, .value = value};
+    return checkpoint_export_edited(c, out, &edit, err);
 }

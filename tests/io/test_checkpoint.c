@@ -275,6 +275,60 @@ static void survives_every_failed_allocation(void **state)
     assert_true(file_exists(join(out, "config.json")));
 }
 
+static bool is_third(void *user, const char *name)
+{
+    (void)user;
+    return !strcmp(name, "layer.3.weight");
+}
+
+static bool is_config(void *user, const char *name)
+{
+    (void)user;
+    return !strcmp(name, "generation_config.json");
+}
+
+static bool adds_file(void *user, const char *out, struct error *err)
+{
+    (void)user;
+    return !file_exists(join(out, "config.json")) && file_write(join(out, "own.txt"), "x", 1, err);
+}
+
+// A tensor and a file less, a file of the caller's, another config.json; what stays has its bytes.
+static void an_export_may_leave_things_out(void **state)
+{
+    (void)state;
+    struct error err;
+    struct checkpoint c, again;
+    const char *dir = linked_base(), *out = join(dir, "out");
+    write_text(dir, "generation_config.json", "{}");
+    remove(join(dir, "config.json"));
+    write_text(dir, "config.json", "{\"a\": 1}");
+    check_ok(checkpoint_open(&c, dir, &err), &err);
+    const struct checkpoint_edit edit = {.drops_tensor = is_third,
+                                         .drops_file = is_config,
+                                         .write = adds_file,
+                                         .config = "{\"a\": 2}"};
+    check_ok(checkpoint_export_edited(&c, out, &edit, &err), &err);
+    check_ok(checkpoint_open(&again, out, &err), &err); // index and shards agree
+    assert_int_equal(checkpoint_tensors(&again), checkpoint_tensors(&c) - 1);
+    assert_null(checkpoint_find(&again, "layer.3.weight"));
+    for (int64_t i = 0; i < checkpoint_tensors(&again); i++) {
+        const struct st_entry *e = checkpoint_at(&again, i), *was = checkpoint_find(&c, e->name);
+        assert_int_equal(e->end - e->begin, was->end - was->begin);
+        assert_memory_equal(e->tensor.data, was->tensor.data, e->end - e->begin);
+    }
+    assert_int_equal(again.n_shards, c.n_shards);
+    assert_false(file_exists(join(out, "generation_config.json")));
+    assert_true(file_exists(join(out, "own.txt")));
+    char *text;
+    size_t size;
+    check_ok(file_read(&text, &size, join(out, "config.json"), 100, &err), &err);
+    assert_string_equal(text, "{\"a\": 2}");
+    mem_free(text);
+    checkpoint_close(&again);
+    checkpoint_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +340,7 @@ int main(void)
         cmocka_unit_test(an_export_changes_what_it_is_told_to),
         cmocka_unit_test(an_export_never_harms_a_folder),
         cmocka_unit_test(survives_every_failed_allocation),
+        cmocka_unit_test(an_export_may_leave_things_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
