@@ -174,7 +174,8 @@ static bool open_model(struct dump *d, struct options *o, struct error *err)
         return false;
     }
     setup.max_tokens = d->batch.batch.n;
-    return model_open(&d->model, &setup, err) && model_allocate(&d->model, err);
+    return model_open(&d->model, &setup, err) && model_allocate(&d->model, err) &&
+           model_begin_last_phase(&d->model, err);
 }
 
 enum status command_dump(struct options *o, struct output *io, struct error *err)

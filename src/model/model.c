@@ -2,7 +2,6 @@
 // arenas, each described by one function that measures first and places later.
 #include "model/acts.h"
 
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/rope.h"
@@ -222,13 +221,25 @@ static void measure_work(struct model *m)
     }
 }
 
+// Where the routing's state lies.
+static bool find_state(struct model *m, struct error *err)
+{
+    const struct model_setup *s = &m->setup;
+    const bool other = s->state_dir && strcmp(s->state_dir, s->dir) != 0;
+    if (other && !checkpoint_open(&m->state_checkpoint, s->state_dir, err)) return false;
+    routing_options_source(&m->setup.routing_options, s->adapter, other ? s->state_dir : s->dir,
+                           other ? &m->state_checkpoint : &m->checkpoint);
+    return true;
+}
+
 static bool open_parts(struct model *m, struct error *err)
 {
     const struct family *family;
     const struct model_setup *s = &m->setup;
     if (!family_read_config(&family, &m->config, s->dir, err)) return false;
-    if (!routing_check(s->routing, &s->routing_options, &m->config, err)) return false;
     if (!checkpoint_open(&m->checkpoint, s->dir, err)) return false;
+    if (!find_state(m, err)) return false;
+    if (!routing_check(s->routing, &s->routing_options, &m->config, err)) return false;
     const size_t L = (size_t)m->config.n_layers;
     m->layer = mem_zalloc(L, sizeof *m->layer);
     m->acts = mem_zalloc(1, sizeof *m->acts);
@@ -282,19 +293,15 @@ static bool allocate(struct model *m, struct arena *a, struct error *err)
     return fail(err, "no memory for %.1f MiB (%s)", (double)a->capacity / 0x1p20, who);
 }
 
-// The state that a training run left in the folder; training itself begins with a state of its own.
+// The state that a run left in the folder: what is computed, or what training begins from.
 static bool load_routing(struct model *m, struct error *err)
 {
-    static const char *const files[] = {"moe_bias_states.json", "forced_experts_records.json"};
     const struct routing *r = m->setup.routing;
+    const struct routing_source *s = &m->setup.routing_options.source;
     if (!m->routing_state) return true;
-    const char *dir = m->setup.adapter ? m->setup.adapter : m->setup.dir;
-    if (r->load) return r->load(m->routing_state, dir, err);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char path[4096];
-        if (!path_join(path, sizeof path, dir, files[i], err)) return false;
-        if (!file_exists(path)) continue;
-        log_warning("%s: the model was trained with another routing, and runs with %s here", path,
+    if (r->load) return r->load(m->routing_state, s, err);
+    if (s->bias || s->experts) {
+        log_warning("%s: the model was trained with another routing, and runs with %s here", s->dir,
                     r->name);
     }
     return true;
@@ -307,7 +314,7 @@ bool model_allocate(struct model *m, struct error *err)
         return false;
     }
     model_refresh(m);
-    return model_learns(m) || load_routing(m, err);
+    return load_routing(m, err) && (model_learns(m) || model_begin_last_phase(m, err));
 }
 
 void model_refresh(struct model *m)
@@ -327,6 +334,7 @@ void model_close(struct model *m)
     mem_free(m->bank);
     leaves_free(&m->leaves);
     checkpoint_close(&m->checkpoint);
+    checkpoint_close(&m->state_checkpoint);
     if (m->acts) mem_free(m->acts->layer);
     mem_free(m->acts);
     mem_free(m->layer);
@@ -379,6 +387,13 @@ bool model_begin_phase(struct model *m, int64_t phase, struct error *err)
     const struct routing *r = m->setup.routing;
     const struct router_rows rows = {m, router_row};
     return !m->routing_state || !r->begin || r->begin(m->routing_state, phase, &rows, err);
+}
+
+bool model_begin_last_phase(struct model *m, struct error *err)
+{
+    const struct routing *r = m->setup.routing;
+    const int64_t phases = r->phases ? r->phases(&m->setup.routing_options) : 1;
+    return model_begin_phase(m, phases - 1, err);
 }
 
 struct tensor model_router_logits(const struct model *m, int64_t layer)

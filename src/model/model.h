@@ -19,10 +19,12 @@ struct model_setup {
     const struct tuning *tuning; // NULL: nothing learns (evaluation, generation)
     struct tuning_options tuning_options;
     const char *adapter; // folder of an adapter of that tuning to begin from; NULL: none
-    bool frozen;         // the adapter takes part, but nothing learns
-    int64_t max_tokens;  // largest batch
-    int64_t cache_rows;  // rows of the KV cache, over all sequences; 0: none
-    bool recompute;      // keep layer inputs and routes only; the rest is computed again going back
+    const char *
+        state_dir; // folder whose routing state is begun from, where the adapter has none; NULL: dir
+    bool frozen;   // the adapter takes part, but nothing learns
+    int64_t max_tokens; // largest batch
+    int64_t cache_rows; // rows of the KV cache, over all sequences; 0: none
+    bool recompute;     // keep layer inputs and routes only; the rest is computed again going back
 };
 
 // Who looks on while a model computes, for evaluation: told router logits z (N,E) and route of a layer in each
@@ -40,6 +42,7 @@ struct model {
     struct model_setup setup;
     struct model_config config;
     struct checkpoint checkpoint;
+    struct checkpoint state_checkpoint; // of state_dir, where that is another folder
     struct weights weights;
     struct leaves leaves; // what learns: whole weights, then the routing's, then adapters
     struct routing_state *routing_state;
@@ -70,8 +73,8 @@ struct model {
 // Reads the folder, checks every name and shape, attaches tuning and routing, and measures: after this
 // model->plan is known, and nothing large is allocated yet.
 bool model_open(struct model *m, const struct model_setup *s, struct error *err);
-// Allocates both arenas, fills the masters from the checkpoint and, where nothing learns, reads the
-// routing's state from the folder.
+// Allocates both arenas, fills the masters from the checkpoint and reads the routing's state from the
+// folder (or the adapter's), where it holds one. Where nothing learns, the routing's last phase begins.
 bool model_allocate(struct model *m, struct error *err);
 void model_close(struct model *m); // safe after a failed open, and twice
 
@@ -94,6 +97,8 @@ bool model_begin_phase(struct model *m, int64_t phase, struct error *err);
 bool model_learns(const struct model *m); // a tuning, and not frozen
 // Leaves have other values now: what depends on them follows. After a load and after each step.
 void model_refresh(struct model *m);
+bool model_begin_last_phase(struct model *m,
+                            struct error *err); // what the model computes after training
 
 // After a forward: logits (n_rows, V) F32 in host memory, of the given rows of the batch.
 void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *logits);

@@ -248,11 +248,12 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-// Tensors that older exports carry and that follow from the config.
+// Tensors that older exports carry and that follow from the config, and a routing's state.
 static bool may_be_left_over(const struct model *m, const char *name)
 {
     const char *end = strstr(name, "rotary_emb.inv_freq");
-    return (end && !end[19]) || (m->config.tied_head && !strcmp(name, "lm_head.weight"));
+    return (end && !end[19]) || (m->config.tied_head && !strcmp(name, "lm_head.weight")) ||
+           routing_source_owns_tensor(name, &m->config);
 }
 
 static bool nothing_left_over(const struct model *m, struct error *err)

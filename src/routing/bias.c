@@ -20,8 +20,9 @@ static bool bias_check(const struct routing_options *r, const struct model_confi
                        struct error *err)
 {
     if (r->bias_rate < 0) return fail(err, "--bias-rate: %g, at least 0 expected", r->bias_rate);
-    if (!r->bias_file) return true;
-    float *values = bias_file_read(r->bias_file, c, err);
+    if (!r->bias_file && !bias_source_readable(&r->source)) return true;
+    float *values =
+        r->bias_file ? bias_file_read(r->bias_file, c, err) : bias_source_read(&r->source, c, err);
     mem_free(values);
     return values != NULL;
 }
@@ -91,18 +92,33 @@ static void bias_report(struct routing_state *st, json_t *out, const float *usag
 
 static bool bias_save(const struct routing_state *st, const char *dir, struct error *err)
 {
-    return bias_state_save(&st->bias, dir, st->config->architecture, err);
+    const struct routing_options o = {.bias_in = (int)st->bias.in};
+    return routing_describe(&routing_bias, &o, dir, err) &&
+           bias_state_save(&st->bias, dir, st->config->architecture, err);
 }
 
-static bool bias_load(struct routing_state *st, const char *dir, struct error *err)
+static bool bias_load(struct routing_state *st, const struct routing_source *from,
+                      struct error *err)
 {
-    return bias_state_load_dir(&st->bias, dir, st->config, err);
+    return bias_state_load_from(&st->bias, from, st->config, err);
 }
+
+// The released code has the bias in the logits.
+static bool bias_recognises(const struct routing_source *s, struct routing_options *r)
+{
+    if (!s->bias || s->experts) return false;
+    r->bias_in = BIAS_IN_LOGITS;
+    return true;
+}
+
+static const struct routing_stated *const stated[] = {&stated_bias_in, NULL};
 
 const struct routing routing_bias = {
     .name = "bias",
     .help = "a bias follows the experts' use; no extra loss",
     .needs_experts = true,
+    .stated = stated,
+    .recognises = bias_recognises,
     .check = bias_check,
     .open = bias_open,
     .close = bias_close,

@@ -9,9 +9,6 @@
 #include <inttypes.h>
 #include <math.h>
 
-static const char state_file[] = "moe_bias_states.json";
-enum { FILE_LIMIT = 1 << 28, PATH_SIZE = 4096 };
-
 static json_t *array_of(const struct bias_state *s, struct tensor t)
 {
     float *values = mem_alloc(tensor_bytes(t));
@@ -35,8 +32,8 @@ static json_t *layer_object(const struct bias_state *s, const struct bias_layer 
 bool bias_state_save(const struct bias_state *s, const char *dir, const char *model_type,
                      struct error *err)
 {
-    char path[PATH_SIZE], key[64];
-    if (!path_join(path, sizeof path, dir, state_file, err)) return false;
+    char path[SOURCE_PATH], key[64];
+    if (!path_join(path, sizeof path, dir, bias_states_name, err)) return false;
     json_t *states = json_object();
     int64_t layers = 0;
     bool built = states != NULL;
@@ -71,8 +68,9 @@ static bool read_array(const struct reader *r, float *into, const json_t *layer,
     const json_t *array = json_object_get(layer, name);
     const int64_t E = r->c->n_experts;
     if (!json_is_array(array) || (int64_t)json_array_size(array) != E) {
-        return fail(err, "%s: layer %" PRId64 ": %s: an array of %" PRId64 " numbers expected",
-                    r->where, l, name, E);
+        return fail(
+            err, "%s: layer %" PRId64 ": %s: %zu values, an array of %" PRId64 " numbers expected",
+            r->where, l, name, json_array_size(array), E);
     }
     for (int64_t e = 0; e < E; e++) {
         const json_t *x = json_array_get(array, (size_t)e);
@@ -89,40 +87,42 @@ static bool read_array(const struct reader *r, float *into, const json_t *layer,
 static bool read_layer(void *user, int64_t l, const json_t *value, struct error *err)
 {
     const struct reader *r = user;
+    const json_t *experts = json_object_get(value, "num_experts");
     if (!json_is_object(value)) {
         return fail(err, "%s: layer %" PRId64 ": an object expected", r->where, l);
+    }
+    if (experts && json_integer_value(experts) != r->c->n_experts) {
+        return fail(err,
+                    "%s: layer %" PRId64 ": num_experts is %" PRId64 ", the model has %" PRId64,
+                    r->where, l, (int64_t)json_integer_value(experts), r->c->n_experts);
     }
     if (!read_array(r, r->bias, value, "bias_values", l, err)) return false;
     return !json_object_get(value, "usage_sums") ||
            read_array(r, r->usage, value, "usage_sums", l, err);
 }
 
-float *bias_file_read(const char *path, const struct model_config *c, struct error *err)
+// Takes `states`, which may be NULL after a failure.
+static float *values_of(json_t *states, const char *where, const struct model_config *c,
+                        struct error *err)
 {
-    json_t *file = json_parse_file(path, FILE_LIMIT, err);
-    if (!file) return NULL;
-    const json_t *states = json_object_get(file, "moe_bias_states");
     const size_t n = (size_t)(c->n_layers * c->n_experts);
-    float *values = mem_zalloc(2 * n, sizeof *values);
-    bool ok = false;
-    if (!values) {
-        fail(err, "%s: no memory", path);
-    } else if (!json_is_object(states)) {
-        fail(err, "%s: 'moe_bias_states' is missing or no object", path);
-    } else {
-        struct reader r = {c, path, values, values + n};
-        ok = layer_entries_visit(states, c, path, read_layer, &r, err);
-    }
-    json_decref(file);
+    float *values = states ? mem_zalloc(2 * n, sizeof *values) : NULL;
+    const struct reader r = {c, where, values, values ? values + n : NULL};
+    const bool ok = states && (values || fail(err, "%s: no memory", where)) &&
+                    layer_entries_visit(states, c, where, read_layer, (void *)(uintptr_t)&r, err);
+    json_decref(states);
     if (ok) return values;
     mem_free(values);
     return NULL;
 }
 
-bool bias_state_load(struct bias_state *s, const char *path, const struct model_config *c,
-                     struct error *err)
+float *bias_file_read(const char *path, const struct model_config *c, struct error *err)
 {
-    float *values = bias_file_read(path, c, err);
+    return values_of(bias_states_read(path, err), path, c, err);
+}
+
+static bool take_values(struct bias_state *s, float *values, const struct model_config *c)
+{
     if (!values) return false;
     const float *bias = values, *usage = bias + c->n_layers * c->n_experts;
     for (int64_t l = 0; l < c->n_layers; l++) {
@@ -135,10 +135,27 @@ bool bias_state_load(struct bias_state *s, const char *path, const struct model_
     return true;
 }
 
-bool bias_state_load_dir(struct bias_state *s, const char *dir, const struct model_config *c,
-                         struct error *err)
+bool bias_state_load(struct bias_state *s, const char *path, const struct model_config *c,
+                     struct error *err)
 {
-    char path[PATH_SIZE];
-    if (!path_join(path, sizeof path, dir, state_file, err)) return false;
-    return !file_exists(path) || bias_state_load(s, path, c, err);
+    return take_values(s, bias_file_read(path, c, err), c);
+}
+
+bool bias_source_readable(const struct routing_source *from)
+{
+    return from->bias && (from->bias_file || from->checkpoint);
+}
+
+float *bias_source_read(const struct routing_source *from, const struct model_config *c,
+                        struct error *err)
+{
+    char where[SOURCE_PATH];
+    json_t *states = routing_source_bias(from, where, err);
+    return values_of(states, where, c, err);
+}
+
+bool bias_state_load_from(struct bias_state *s, const struct routing_source *from,
+                          const struct model_config *c, struct error *err)
+{
+    return !from->bias || take_values(s, bias_source_read(from, c, err), c);
 }

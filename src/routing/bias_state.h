@@ -57,7 +57,12 @@ float *bias_file_read(const char *path, const struct model_config *c, struct err
 // moe_bias_states.json in dir, in the released layout with u of the phase beside it.
 bool bias_state_save(const struct bias_state *s, const char *dir, const char *model_type,
                      struct error *err);
-bool bias_state_load_dir(struct bias_state *s, const char *dir, const struct model_config *c,
-                         struct error *err); // where the file is there
 bool bias_state_load(struct bias_state *s, const char *path, const struct model_config *c,
                      struct error *err);
+// The same from a folder's file or tensors; readable: there is one, and tensors are at hand.
+bool bias_source_readable(const struct routing_source *from);
+float *bias_source_read(const struct routing_source *from, const struct model_config *c,
+                        struct error *err);
+// Where there is one.
+bool bias_state_load_from(struct bias_state *s, const struct routing_source *from,
+                          const struct model_config *c, struct error *err);

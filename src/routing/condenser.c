@@ -182,10 +182,25 @@ static void report(struct routing_state *st, json_t *out, const float *usage)
     bias_state_report(&st->bias, out);
 }
 
+// The released code's condensers come on top, with the bias in the logits.
+static bool recognises(const struct routing_source *s, struct routing_options *r)
+{
+    if (!s->experts) return false;
+    r->condenser_preset = CONDENSER_RELEASED;
+    r->condenser_gate = CONDENSER_ROUTER;
+    r->bias_in = BIAS_IN_LOGITS;
+    return true;
+}
+
+static const struct routing_stated *const stated[] = {&stated_condenser_preset, &stated_bias_in,
+                                                      &stated_condenser_gate, NULL};
+
 const struct routing routing_condenser = {
     .name = "condenser",
     .help = "always-active experts keep what the tail knows",
     .needs_experts = true,
+    .stated = stated,
+    .recognises = recognises,
     .check = condenser_check,
     .phases = condenser_phases,
     .open = condenser_open,

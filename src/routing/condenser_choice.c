@@ -100,7 +100,7 @@ int64_t condenser_most(const struct routing_options *r, const struct model_confi
     int64_t count[MAX_LAYERS] = {0}, most = 0;
     const int64_t limit =
         r->condenser_preset == CONDENSER_PAPER ? c->experts_per_tok : c->n_experts;
-    if (r->condenser_experts) return limit;
+    if (r->condenser_experts || r->source.experts) return limit;
     if (r->condenser_total > 0) return r->condenser_max < limit ? r->condenser_max : limit;
     if (!condenser_counts(count, r, c, NULL)) return 0;
     for (int64_t l = 0; l < c->n_layers; l++) {

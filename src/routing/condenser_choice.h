@@ -27,7 +27,8 @@ bool condenser_count_fits(int64_t r, int64_t layer, const char *where,
 bool condenser_choose(struct condensers *s, const struct routing_options *r,
                       const struct model_config *c, const float *bias, const float *usage,
                       struct error *err);
-// The experts of --condenser-experts: "3,7" for every MoE layer, "3,7;1,4" for one after another, or a file.
+// The experts of --condenser-experts ("3,7" for every MoE layer, "3,7;1,4" for one after another, or a file) or,
+// without it, of the folder's state.
 bool condensers_named(struct condensers *s, const struct routing_options *r,
                       const struct model_config *c, struct error *err);
 // One more expert of a layer, for which s->expert[l] has room.
@@ -35,8 +36,11 @@ bool condensers_add(struct condensers *s, int64_t l, int64_t e, const struct mod
                     const char *where, struct error *err);
 double gini(double *values, int64_t n); // of counts, sorted in place; 0 for all zeros
 
-// forced_experts_records.json, forced_experts_mapping.json or the short form; and back.
+// forced_experts_records.json and the other spellings of it (source.c); and back.
 bool condensers_read(struct condensers *s, const char *path, const struct model_config *c,
                      struct error *err);
+// The same from a folder's file or tensors; `where` (SOURCE_PATH): what messages call it.
+bool condensers_read_from(struct condensers *s, const struct routing_source *from, char *where,
+                          const struct model_config *c, struct error *err);
 bool condensers_write(const struct condensers *s, const char *dir, const struct model_config *c,
                       struct error *err);

@@ -7,8 +7,6 @@
 
 #include <inttypes.h>
 
-enum { FILE_LIMIT = 1 << 28, PATH_SIZE = 4096 };
-
 struct reader {
     struct condensers *s;
     const struct model_config *c;
@@ -22,6 +20,7 @@ static bool read_layer(void *user, int64_t l, const json_t *value, struct error 
     const json_t *list =
         json_is_object(value) ? json_object_get(value, "forced_expert_indices") : value;
     const json_t *total = json_object_get(value, "total_experts");
+    const json_t *number = json_object_get(value, "num_forced_experts");
     if (!json_is_array(list) || (int64_t)json_array_size(list) > r->c->n_experts) {
         return fail(err, "%s: layer %" PRId64 ": a list of at most %" PRId64 " experts expected",
                     r->where, l, r->c->n_experts);
@@ -30,6 +29,11 @@ static bool read_layer(void *user, int64_t l, const json_t *value, struct error 
         return fail(err,
                     "%s: layer %" PRId64 ": total_experts is %" PRId64 ", the model has %" PRId64,
                     r->where, l, (int64_t)json_integer_value(total), r->c->n_experts);
+    }
+    if (number && json_integer_value(number) != (json_int_t)json_array_size(list)) {
+        return fail(err,
+                    "%s: layer %" PRId64 ": num_forced_experts is %" PRId64 ", %zu experts named",
+                    r->where, l, (int64_t)json_integer_value(number), json_array_size(list));
     }
     r->s->expert[l] = mem_alloc(json_array_size(list) * sizeof(int32_t));
     if (!r->s->expert[l]) return fail(err, "%s: no memory", r->where);
@@ -41,22 +45,28 @@ static bool read_layer(void *user, int64_t l, const json_t *value, struct error 
     return true;
 }
 
+// Takes `records`, which may be NULL after a failure.
+static bool take_records(struct condensers *s, json_t *records, const char *where,
+                         const struct model_config *c, struct error *err)
+{
+    struct reader r = {s, c, where};
+    condensers_free(s);
+    const bool ok = records && layer_entries_visit(records, c, where, read_layer, &r, err);
+    json_decref(records);
+    if (!ok) condensers_free(s);
+    return ok;
+}
+
 bool condensers_read(struct condensers *s, const char *path, const struct model_config *c,
                      struct error *err)
 {
-    json_t *file = json_parse_file(path, FILE_LIMIT, err);
-    if (!file) return false;
-    const json_t *records = json_object_get(file, "forced_experts_records");
-    if (!records) records = json_object_get(file, "forced_experts_mapping");
-    if (!records) records = file;
-    struct reader r = {s, c, path};
-    condensers_free(s);
-    const bool ok = json_is_object(records)
-                        ? layer_entries_visit(records, c, path, read_layer, &r, err)
-                        : fail(err, "%s: an object of layers expected", path);
-    json_decref(file);
-    if (!ok) condensers_free(s);
-    return ok;
+    return take_records(s, experts_records_read(path, err), path, c, err);
+}
+
+bool condensers_read_from(struct condensers *s, const struct routing_source *from, char *where,
+                          const struct model_config *c, struct error *err)
+{
+    return take_records(s, routing_source_experts(from, where, err), where, c, err);
 }
 
 static json_t *layer_object(const struct condensers *s, int64_t l, int64_t E)
@@ -72,8 +82,8 @@ static json_t *layer_object(const struct condensers *s, int64_t l, int64_t E)
 bool condensers_write(const struct condensers *s, const char *dir, const struct model_config *c,
                       struct error *err)
 {
-    char path[PATH_SIZE], key[64];
-    if (!path_join(path, sizeof path, dir, "forced_experts_records.json", err)) return false;
+    char path[SOURCE_PATH], key[64];
+    if (!path_join(path, sizeof path, dir, experts_records_name, err)) return false;
     json_t *records = json_object();
     int64_t layers = 0;
     bool built = records != NULL;

@@ -6,6 +6,7 @@
 #include "routing/bias_state.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,15 +79,25 @@ static bool read_list(struct condensers *s, const char *text, const struct model
     return true;
 }
 
+// From the option, or from the folder's state; `where` (SOURCE_PATH): what messages call it.
+static bool read_named(struct condensers *s, char *where, const struct routing_options *r,
+                       const struct model_config *c, struct error *err)
+{
+    const char *text = r->condenser_experts;
+    if (!text) return condensers_read_from(s, &r->source, where, c, err);
+    const bool list = !text[strspn(text, "0123456789,;")];
+    snprintf(where, SOURCE_PATH, "%s", list ? option : text);
+    return list ? read_list(s, text, c, err) : condensers_read(s, text, c, err);
+}
+
 bool condensers_named(struct condensers *s, const struct routing_options *r,
                       const struct model_config *c, struct error *err)
 {
-    const char *text = r->condenser_experts;
-    const bool list = !text[strspn(text, "0123456789,;")];
+    char where[SOURCE_PATH];
     condensers_free(s);
-    bool ok = list ? read_list(s, text, c, err) : condensers_read(s, text, c, err);
+    bool ok = read_named(s, where, r, c, err);
     for (int64_t l = 0; ok && l < c->n_layers; l++) {
-        ok = condenser_count_fits(s->count[l], l, list ? option : text, r, c, err);
+        ok = condenser_count_fits(s->count[l], l, where, r, c, err);
     }
     if (!ok) condensers_free(s);
     return ok;
@@ -115,16 +126,19 @@ static bool counts_fit(const struct routing_options *r, const struct model_confi
     return true;
 }
 
-// The file's bias takes the place of phase 1, so that the choice can be made here and now.
-static bool file_chooses(const struct routing_options *r, const struct model_config *c,
+// A bias that is there takes the place of phase 1, so that the choice can be made here and now.
+static bool bias_chooses(const struct routing_options *r, const struct model_config *c,
                          struct error *err)
 {
     struct condensers set = {0};
-    float *bias = bias_file_read(r->bias_file, c, err);
+    const bool named = r->condenser_experts || r->source.experts;
+    if (!r->bias_file && !bias_source_readable(&r->source)) return true;
+    float *bias =
+        r->bias_file ? bias_file_read(r->bias_file, c, err) : bias_source_read(&r->source, c, err);
     if (!bias) return false;
-    const bool ok = r->condenser_experts ||
+    const bool ok = named ||
                     condenser_choose(&set, r, c, bias, bias + c->n_layers * c->n_experts, err) ||
-                    fail_in(err, "%s", r->bias_file);
+                    fail_in(err, "%s", r->bias_file ? r->bias_file : r->source.dir);
     condensers_free(&set);
     mem_free(bias);
     return ok;
@@ -153,9 +167,13 @@ bool condenser_check(const struct routing_options *r, const struct model_config 
                     r->bias_rate < 0 ? r->bias_rate : r->phase2_rate);
     }
     if (!exclude(r, err)) return false;
-    bool ok = r->condenser_experts     ? condensers_named(&set, r, c, err)
-              : r->condenser_total > 0 ? total_fits(r, c, err)
-                                       : counts_fit(r, c, err);
+    bool ok = true;
+    if (r->condenser_experts || r->source.experts) {
+        const bool readable = r->source.experts_file || r->source.checkpoint;
+        if (r->condenser_experts || readable) ok = condensers_named(&set, r, c, err);
+    } else {
+        ok = r->condenser_total > 0 ? total_fits(r, c, err) : counts_fit(r, c, err);
+    }
     condensers_free(&set);
-    return ok && (!r->bias_file || file_chooses(r, c, err));
+    return ok && bias_chooses(r, c, err);
 }

@@ -2,9 +2,12 @@
 #include "routing/condenser_state.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "io/safetensors.h"
+#include "routing/policies.h"
 
+#include <math.h>
 #include <stdio.h>
 
 bool condenser_released(const struct routing_state *st)
@@ -20,7 +23,34 @@ bool condenser_learnt_gate(const struct routing_state *st)
 
 int64_t condenser_phases(const struct routing_options *r)
 {
-    return r->bias_file || r->condenser_experts ? 1 : 2;
+    const bool learnt = r->bias_file || r->condenser_experts || r->source.bias || r->source.experts;
+    return learnt ? 1 : 2;
+}
+
+static bool condensers_fit(const struct condensers *s, int64_t most, const char *where,
+                           struct error *err)
+{
+    for (int64_t l = 0; l < MAX_LAYERS; l++) {
+        if (s->count[l] <= most) continue;
+        return fail(err, "%s: layer %lld: %lld condensers, at most %lld expected", where,
+                    (long long)l, (long long)s->count[l], (long long)most);
+    }
+    return true;
+}
+
+// The condensers that stand from the start: the user names them, or the model's folder. Then
+// they say how large everything is; `open` comes twice.
+static bool read_given(struct routing_state *st, const struct routing_options *r, struct error *err)
+{
+    st->most = condenser_most(r, st->config);
+    if (!r->condenser_experts && !r->source.experts) return true;
+    if (!st->given && !condensers_named(&st->set, r, st->config, err)) return false;
+    st->given = true;
+    st->most = 0;
+    for (int64_t l = 0; l < st->config->n_layers; l++) {
+        if (st->set.count[l] > st->most) st->most = st->set.count[l];
+    }
+    return true;
 }
 
 static bool open_layers(struct routing_state *st, struct arena *a, struct leaves *out,
@@ -55,7 +85,7 @@ bool condenser_open(struct routing_state **out, const struct ops *o, const struc
     st->config = c;
     st->options = *r;
     st->leaves = leaves;
-    st->most = condenser_most(r, c);
+    if (!read_given(st, r, err)) return false;
     st->placed = !arena_measuring(a);
     if (r->bias_in == BIAS_IN_DEFAULT) {
         st->options.bias_in = condenser_released(st) ? BIAS_IN_LOGITS : BIAS_IN_SELECTION;
@@ -131,48 +161,32 @@ static bool choose(struct routing_state *st, struct error *err)
     return ok;
 }
 
-static bool condensers_fit(const struct routing_state *st, const char *file, struct error *err)
-{
-    for (int64_t l = 0; l < st->config->n_layers; l++) {
-        if (st->set.count[l] <= st->most) continue;
-        return fail(err, "%s: %lld condensers in layer %lld, at most %lld expected", file,
-                    (long long)st->set.count[l], (long long)l, (long long)st->most);
-    }
-    return true;
-}
-
 bool condenser_begin(struct routing_state *st, int64_t phase, const struct router_rows *rows,
                      struct error *err)
 {
     if (phase + 1 < condenser_phases(&st->options)) return true; // the bias learns first
-    if (!(st->options.condenser_experts ? condensers_named(&st->set, &st->options, st->config, err)
-                                        : choose(st, err))) {
-        return false;
-    }
+    if (!st->given && !st->chosen && !choose(st, err)) return false;
     bias_state_rate(&st->bias, st->options.phase2_rate, st->options.bias_sign);
     place_condensers(st);
-    return start_gates(st, rows, err);
+    return st->gates_loaded || start_gates(st, rows, err);
 }
-
-static const char gates_file[] = "condenser_gates.safetensors";
 
 static bool save_gates(const struct routing_state *st, const char *dir, struct error *err)
 {
-    char path[4096];
+    char path[SOURCE_PATH];
     const int64_t L = st->config->n_layers;
     struct st_named *named = mem_zalloc((size_t)L, sizeof *named);
-    bool ok = named ? path_join(path, sizeof path, dir, gates_file, err)
+    bool ok = named ? path_join(path, sizeof path, dir, condenser_gates_name, err)
                     : fail(err, "%s: no memory", dir);
     int64_t n = 0;
     for (int64_t l = 0; ok && l < L; l++) {
         if (st->layer[l].gate < 0) continue;
         const struct leaf *f = &st->leaves->leaf[st->layer[l].gate];
-        named[n] = (struct st_named){f->name, f->value};
-        named[n].tensor.data = mem_alloc(tensor_bytes(f->value));
-        if (!named[n].tensor.data) ok = fail(err, "%s: no memory", path);
-        if (ok)
-            st->gates.ops->download(named[n].tensor.data, f->value.data, tensor_bytes(f->value));
-        n++;
+        struct tensor v = tensor_rows(f->value, 0, st->set.count[l]);
+        v.data = mem_alloc(tensor_bytes(v));
+        if (!v.data) ok = fail(err, "%s: no memory", path);
+        if (ok) st->gates.ops->download(v.data, f->value.data, tensor_bytes(v));
+        named[n++] = (struct st_named){f->name, v};
     }
     ok = ok && safetensors_write(path, named, n, NULL, err);
     for (int64_t i = 0; i < n; i++) {
@@ -184,10 +198,23 @@ static bool save_gates(const struct routing_state *st, const char *dir, struct e
 
 bool condenser_save(const struct routing_state *st, const char *dir, struct error *err)
 {
-    if (!bias_state_save(&st->bias, dir, st->config->architecture, err)) return false;
+    if (!routing_describe(&routing_condenser, &st->options, dir, err) ||
+        !bias_state_save(&st->bias, dir, st->config->architecture, err)) {
+        return false;
+    }
     if (!st->chosen) return true;
     return condensers_write(&st->set, dir, st->config, err) &&
            (!condenser_learnt_gate(st) || save_gates(st, dir, err));
+}
+
+static bool finite_rows(const struct safetensors *file, const struct st_entry *e, struct error *err)
+{
+    for (int64_t i = 0; i < tensor_count(e->tensor); i++) {
+        if (isfinite(data_f32(e->tensor)[i])) continue;
+        return fail(err, "%s: %s: element %lld: a finite number expected", file->path, e->name,
+                    (long long)i);
+    }
+    return true;
 }
 
 static bool load_gates(struct routing_state *st, const char *path, struct error *err)
@@ -199,30 +226,43 @@ static bool load_gates(struct routing_state *st, const char *path, struct error 
         if (st->layer[l].gate < 0) continue;
         const struct leaf *f = &st->leaves->leaf[st->layer[l].gate];
         const struct st_entry *e = safetensors_find(&file, f->name);
-        ok = (e && e->known && e->tensor.dtype == DTYPE_F32 && e->rank == 2 &&
-              e->shape[0] == f->value.dim[0] && e->shape[1] == f->value.dim[1]) ||
-             fail(err, "%s: %s: F32 [%lld, %lld] expected", path, f->name,
-                  (long long)f->value.dim[0], (long long)f->value.dim[1]);
-        if (ok) st->gates.ops->upload(f->value.data, e->tensor.data, tensor_bytes(f->value));
+        const int64_t r = st->set.count[l], C = st->config->width;
+        ok = (e && e->known && e->tensor.dtype == DTYPE_F32 && e->rank == 2 && e->shape[0] == r &&
+              e->shape[1] == C) ||
+             fail(err, "%s: %s: F32 [%lld, %lld] expected", path, f->name, (long long)r,
+                  (long long)C);
+        ok = ok && finite_rows(&file, e, err);
+        if (ok) st->gates.ops->upload(f->value.data, e->tensor.data, tensor_bytes(e->tensor));
     }
     safetensors_close(&file);
     return ok;
 }
 
-bool condenser_load(struct routing_state *st, const char *dir, struct error *err)
+static bool load_condensers(struct routing_state *st, const struct routing_source *from,
+                            struct error *err)
 {
-    static const char *const records[] = {"forced_experts_records.json",
-                                          "forced_experts_mapping.json", "forced_experts.json"};
-    char path[4096];
-    if (!bias_state_load_dir(&st->bias, dir, st->config, err)) return false;
-    for (size_t i = 0; i < sizeof records / sizeof *records && !st->chosen; i++) {
-        if (!path_join(path, sizeof path, dir, records[i], err)) return false;
-        if (!file_exists(path)) continue;
-        if (!condensers_read(&st->set, path, st->config, err)) return false;
-        if (!condensers_fit(st, path, err)) return false;
-        place_condensers(st);
-        bias_state_rate(&st->bias, st->options.phase2_rate, st->options.bias_sign);
-    }
+    char where[SOURCE_PATH];
+    st->chosen = false;
+    if (!from->experts) return true; // phase 1, or they are still to be placed
+    if (!condensers_read_from(&st->set, from, where, st->config, err)) return false;
+    if (!condensers_fit(&st->set, st->most, where, err)) return false;
+    place_condensers(st);
+    bias_state_rate(&st->bias, st->options.phase2_rate, st->options.bias_sign);
+    return true;
+}
+
+bool condenser_load(struct routing_state *st, const struct routing_source *from, struct error *err)
+{
+    char path[SOURCE_PATH];
+    st->gates_loaded = false;
+    if (!bias_state_load_from(&st->bias, from, st->config, err)) return false;
+    if (!load_condensers(st, from, err)) return false;
     if (!st->chosen || !condenser_learnt_gate(st)) return true;
-    return path_join(path, sizeof path, dir, gates_file, err) && load_gates(st, path, err);
+    if (!path_join(path, sizeof path, from->dir, condenser_gates_name, err)) return false;
+    if (!from->gates) {
+        log_warning("%s is missing: the condensers' gates start as the router's rows", path);
+        return true;
+    }
+    st->gates_loaded = load_gates(st, path, err);
+    return st->gates_loaded;
 }

@@ -16,9 +16,11 @@ struct routing_state {
     const struct model_config *config;
     struct routing_options options;
     struct leaves *leaves;
-    int64_t most; // the largest r of a layer
-    bool placed;  // the arena stands, and slots are what they are now instead of the most
-    bool chosen;  // the condensers stand
+    int64_t most;      // the largest r of a layer
+    bool placed;       // the arena stands, and slots are what they are now instead of the most
+    bool given;        // `set` was named from outside, before anything was learnt
+    bool chosen;       // the condensers are active
+    bool gates_loaded; // v_c are a state's; else they start as the router's rows
     struct condensers set;
     struct condenser_layer *layer; // (n_layers)
     struct tensor routed, forced;  // (max N, K), (max N, most) I32 scratch
@@ -36,4 +38,4 @@ void condenser_close(struct routing_state *st);
 bool condenser_begin(struct routing_state *st, int64_t phase, const struct router_rows *rows,
                      struct error *err);
 bool condenser_save(const struct routing_state *st, const char *dir, struct error *err);
-bool condenser_load(struct routing_state *st, const char *dir, struct error *err);
+bool condenser_load(struct routing_state *st, const struct routing_source *from, struct error *err);

@@ -13,6 +13,7 @@
 #include "io/json.h"
 #include "model/config.h"
 #include "ops/ops.h"
+#include "routing/source.h"
 
 // The route of one layer for one micro-batch; on the backend's memory, kept for the backward pass.
 struct route {
@@ -62,7 +63,25 @@ struct routing_options {
     double condenser_gini_power;   // q in gini(usage)^q
     const char *condenser_experts; // "3,7", "3,7;1,4" or forced_experts_records.json; NULL: chosen
     bool without_telemetry;        // nothing is counted for the sake of a report alone (bench)
+    // The state that the model's folder holds, where nothing above beats it.
+    struct routing_source source;
 };
+
+// Looks for the state in an adapter's folder (NULL: none) and, where that holds none, in the model's.
+// --bias-file beats all of it, --condenser-experts its condensers.
+void routing_options_source(struct routing_options *r, const char *adapter, const char *dir,
+                            const struct checkpoint *c);
+
+// An option that changes what a forward pass computes with a given state: it travels with the state, in
+// routing.json, under its name on the command line (in snake_case). Each is an int with named values.
+struct routing_stated {
+    const char *name;
+    size_t field; // in struct routing_options
+    const char *const *choices;
+};
+extern const char *const bias_in_names[], *const condenser_preset_names[],
+                                              *const condenser_gate_names[];
+extern const struct routing_stated stated_bias_in, stated_condenser_preset, stated_condenser_gate;
 
 struct routing_state; // owned by the policy
 
@@ -74,7 +93,11 @@ struct router_rows {
 
 struct routing {
     const char *name, *help;
-    bool needs_experts; // does not go with a model that has no MoE layer
+    bool needs_experts;                         // does not go with a model that has no MoE layer
+    const struct routing_stated *const *stated; // NULL-terminated; NULL: none
+    // Is this the routing of a folder that holds the released code's state and no routing.json? Sets the
+    // options that the code stands for. NULL: never.
+    bool (*recognises)(const struct routing_source *s, struct routing_options *r);
     bool needs_aux; // the coefficient of the load-balancing loss is the checkpoint's unless given
     // Do the options, and the files that they name, go with a model of this shape? Before anything of it is
     // loaded. NULL: nothing to check. Called through routing_check.
@@ -111,9 +134,10 @@ struct routing {
     // Adds the policy's own numbers since the last call to a line of metrics.jsonl, one value for each
     // MoE layer. usage (L,E): rows that each expert got. NULL: none.
     void (*report)(struct routing_state *st, json_t *out, const float *usage);
-    // State files in a checkpoint or an export; enough for a resume. NULL: none.
+    // State files in a checkpoint or an export, routing.json among them; enough for a resume. NULL: none.
     bool (*save)(const struct routing_state *st, const char *dir, struct error *err);
-    bool (*load)(struct routing_state *st, const char *dir, struct error *err);
+    // Takes over what of it is there.
+    bool (*load)(struct routing_state *st, const struct routing_source *from, struct error *err);
 };
 
 extern const struct routing *const routings[]; // NULL-terminated registry
@@ -122,3 +146,12 @@ const struct routing *routing_find(const char *name, struct error *err);
 bool routing_check(const struct routing *r, const struct routing_options *o,
                    const struct model_config *c, struct error *err);
 int64_t routing_layers(const struct model_config *c); // MoE layers of the model
+
+// routing.json: the routing's name and its stated options.
+bool routing_describe(const struct routing *r, const struct routing_options *o, const char *dir,
+                      struct error *err);
+// The routing that a model's folder was made with, and its stated options into *o: from routing.json, or
+// (*described false) as the released code would take the state that is there. *out NULL: the folder holds
+// none.
+bool routing_described(const struct routing **out, struct routing_options *o, bool *described,
+                       const struct routing_source *s, struct error *err);

@@ -363,19 +363,38 @@ static bool is_part(const char *name)
     return false;
 }
 
+static bool check_others(const char *path, const struct manifest *manifest, struct error *err)
+{
+    for (int64_t i = 0; i < manifest->n_files; i++) {
+        const struct manifest_file *f = &manifest->file[i];
+        if (!is_part(f->name) && !check_file(path, f, err)) return false;
+    }
+    return true;
+}
+
+static bool load_routing(const char *path, const struct saved *what, struct error *err)
+{
+    struct routing_source from;
+    if (!what->routing_state || !what->routing->load) return true;
+    routing_source_find(&from, path, NULL);
+    return what->routing->load(what->routing_state, &from, err);
+}
+
+bool run_checkpoint_routing(const char *path, const struct manifest *manifest,
+                            const struct saved *what, struct error *err)
+{
+    return check_others(path, manifest, err) && load_routing(path, what, err);
+}
+
 bool run_checkpoint_rest(const char *path, const struct manifest *manifest,
                          const struct saved *what, struct error *err)
 {
     for (int i = 1; i < PARTS; i++) {
         if (!load_part(path, manifest, what, &parts[i], err)) return false;
     }
-    for (int64_t i = 0; i < manifest->n_files; i++) {
-        const struct manifest_file *f = &manifest->file[i];
-        if (!is_part(f->name) && !check_file(path, f, err)) return false;
-    }
+    if (!check_others(path, manifest, err)) return false;
     if (what->tuning && what->tuning->load && !what->tuning->load(what->tuning_state, path, err)) {
         return false;
     }
-    if (!what->routing_state || !what->routing->load) return true;
-    return what->routing->load(what->routing_state, path, err);
+    return load_routing(path, what, err);
 }

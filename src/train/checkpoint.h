@@ -33,5 +33,7 @@ bool run_checkpoint_values(const char *path, const struct manifest *manifest,
                            const struct saved *what, struct error *err); // the weights alone
 bool run_checkpoint_rest(const char *path, const struct manifest *manifest,
                          const struct saved *what, struct error *err); // moments and routing
+bool run_checkpoint_routing(const char *path, const struct manifest *manifest,
+                            const struct saved *what, struct error *err); // the routing alone
 
 size_t run_checkpoint_bytes(const struct leaves *l); // on disk, about

@@ -121,7 +121,8 @@ static bool load_best(struct trainer *t, struct error *err)
         !run_checkpoint_state(path, &manifest, &state, err)) {
         return false;
     }
-    const bool ok = run_checkpoint_values(path, &manifest, &what, err);
+    const bool ok = run_checkpoint_values(path, &manifest, &what, err) &&
+                    run_checkpoint_routing(path, &manifest, &what, err);
     if (ok) model_refresh(&t->model);
     manifest_free(&manifest);
     train_state_free(&state);

@@ -365,7 +365,9 @@ static void state_travels_in_files(void **state)
         struct model_setup s = m.setup;
         s.routing_options.bias_file = NULL;
         parity_model(&again, &s);
-        check_ok(s.routing->load(again.routing_state, path, &err), &err);
+        struct routing_source from;
+        routing_source_find(&from, path, NULL);
+        check_ok(s.routing->load(again.routing_state, &from, &err), &err);
         model_forward(&m, &p.batch[0], NULL, false);
         model_forward(&again, &p.batch[0], NULL, false);
         const struct tensor a = parity_logits(&m, &p.batch[0]);

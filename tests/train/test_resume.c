@@ -2,7 +2,6 @@
 // bytes as one that ran through.
 #include "toy.h"
 
-#include "base/dir.h"
 #include "base/log.h"
 #include "io/json.h"
 
@@ -19,12 +18,6 @@ static void long_run(struct toy *t)
     t->stage.options.max_steps = 14;
     t->stage.options.eval_every = 4;
     t->stage.options.batch_tokens = 30;
-}
-
-static void other_out(struct toy *t, const char *name)
-{
-    snprintf(t->out, sizeof t->out, "%s", toy_path(t->base, name));
-    t->run.out = t->out;
 }
 
 // All fields of all lines but the times.

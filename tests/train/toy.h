@@ -183,3 +183,9 @@ static inline void check_same_folder(const char *a, const char *b)
     dir_names_free(&x);
     dir_names_free(&y);
 }
+
+static inline void other_out(struct toy *t, const char *name)
+{
+    snprintf(t->out, sizeof t->out, "%s", toy_path(t->base, name));
+    t->run.out = t->out;
+}
