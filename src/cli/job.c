@@ -78,11 +78,12 @@ static bool add_scoring(struct job *j, struct model_setup *setup, const struct o
     if (scoring->observes) return true;
     s->base = "warmed-up";
     setup->dir = j->base;
+    setup->state_dir = o->config.model; // what the scoring leaves has the weights alone
     return path_join(j->base, sizeof j->base, out, s->base, err);
 }
 
 // One stage a phase of the routing, over the same model; the first of two has --phase1-epochs.
-static bool open_stages(struct job *j, const struct options *o, const char *out, struct error *err)
+static bool open_stages(struct job *j, struct options *o, const char *out, struct error *err)
 {
     const struct run_config *c = &o->config;
     struct model_setup setup;

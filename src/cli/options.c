@@ -30,14 +30,11 @@ static const char *const loss_on[] = {"assistant", "all", "last", NULL};
 static const char *const too_long[] = {"drop", "cut-left", "cut-right", "refuse", NULL};
 static const char *const schedules[] = {"constant", "linear", "cosine", "cosine-floor", NULL};
 // The enums of routing/routing.h.
-static const char *const bias_in[] = {"default", "selection", "logits", NULL};
 static const char *const bias_sign[] = {"sparsify", "balance", NULL};
 static const char *const bias_usage[] = {"soft", "count", NULL};
 static const char *const bias_every[] = {"step", "micro-batch", NULL};
-static const char *const presets[] = {"paper", "released", NULL};
 static const char *const choices_by[] = {"lowest-bias", "highest-bias", "least-used", "most-used",
                                          NULL};
-static const char *const gates[] = {"router", "sigmoid", "softmax", "one", NULL};
 static const char *const shares[] = {"bias-std", "usage-gini", NULL};
 static const char *const telemetry[] = {"on", "off", "both", NULL}; // enum bench_telemetry
 static const char *const tasks[] = {"loss", "exact", NULL};
@@ -160,7 +157,8 @@ const struct option option_table[] = {
      .help = "special tokens in the text become their ids; with --decode they are written"},
 
     {"routing", OPTION_NAME, GROUP_ROUTING, RUNNING | MERGE, FIELD(routing), "topk",
-     .help = "how tokens reach experts, and what the router learns from:",
+     .help = "how tokens reach experts, and what the router learns from; a folder that holds a routing's "
+             "state (routing.json) is run by it unless another is given:",
      .unit = "NAME", .registry = &routing_registry, .decides = true},
     {"routing", OPTION_NAMES, GROUP_ROUTING, BENCH, FIELD(routings), "topk",
      .help = "routings to measure, each with every tuning:",
@@ -175,7 +173,7 @@ const struct option option_table[] = {
     {"bias-in", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_in), "default",
      .help = "where the bias enters: the choice alone, or the logits; default: selection, or logits "
              "under the preset released",
-     .choices = bias_in, .decides = true},
+     .choices = bias_in_names, .decides = true},
     {"bias-rate", OPTION_REAL, GROUP_ROUTING, ROUTED, FIELD(routing_options.bias_rate), "1e-3",
      .help = "how far the bias moves in a step (phase 1 of condenser)",
      .unit = "RATE", .max = 1e3, .decides = true},
@@ -203,7 +201,7 @@ const struct option option_table[] = {
     {"condenser-preset", OPTION_CHOICE, GROUP_ROUTING, ROUTED,
      FIELD(routing_options.condenser_preset), "paper",
      .help = "paper: a token still runs K experts; released: the condensers come on top",
-     .choices = presets, .decides = true},
+     .choices = condenser_preset_names, .decides = true},
     {"condenser-count", OPTION_TEXT, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_count), "2",
      .help = "condensers of a layer: one number, or one for each MoE layer",
      .unit = "N,...", .decides = true},
@@ -237,7 +235,7 @@ const struct option option_table[] = {
     {"condenser-gate", OPTION_CHOICE, GROUP_ROUTING, ROUTED, FIELD(routing_options.condenser_gate),
      "router",
      .help = "a condenser's gate: its router probability, a sigmoid or softmax of its own, or 1",
-     .choices = gates, .decides = true},
+     .choices = condenser_gate_names, .decides = true},
 
     {"telemetry", OPTION_CHOICE, GROUP_ROUTING, BENCH, FIELD(telemetry), "on",
      .help = "with what train gathers for metrics.jsonl in each step, without, or each in turn",

@@ -30,8 +30,9 @@ static bool setup_adapter(struct model_setup *s, const struct options *o, bool l
     return true;
 }
 
-bool setup_model(struct model_setup *s, const struct options *o, bool learns, struct error *err)
+bool setup_model(struct model_setup *s, struct options *o, bool learns, struct error *err)
 {
+    if (!routing_settle(o, err)) return false;
     const struct run_config *c = &o->config;
     *s = (struct model_setup){
         .dir = c->model,
@@ -51,9 +52,8 @@ bool setup_model(struct model_setup *s, const struct options *o, bool learns, st
 
 enum status setup_check(const struct options *o, struct error *err)
 {
-    const struct run_config *r = &o->config;
-    const struct texts one = {.item = (const char *[]){r->routing}, .count = 1};
-    const struct texts *names = r->routings.count ? &r->routings : &one;
+    struct options settled = *o;
+    const struct run_config *r = &settled.config;
     const struct family *family;
     struct model_config c;
     if (!option_find(o->command, "routing") || (!r->model && !r->config)) return STATUS_DONE;
@@ -61,6 +61,9 @@ enum status setup_check(const struct options *o, struct error *err)
                    : family_read_config_file(&family, &c, r->config, err))) { // bench
         return STATUS_FAILED;
     }
+    if (!routing_settle(&settled, err)) return STATUS_FAILED;
+    const struct texts one = {.item = (const char *[]){r->routing}, .count = 1};
+    const struct texts *names = r->routings.count ? &r->routings : &one;
     for (int64_t i = 0; i < names->count; i++) {
         const struct routing *routing = routing_find(names->item[i], err);
         if (!routing || !routing_check(routing, &r->routing_options, &c, err)) return STATUS_USAGE;

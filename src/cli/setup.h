@@ -6,12 +6,16 @@
 #include "io/dataset.h"
 #include "model/model.h"
 
-// Does the routing go with the model? From config.json and the files that the routing's options name, before
-// anything else is read: STATUS_USAGE where it does not, STATUS_FAILED where there is no such model.
+// Does the routing go with the model? From config.json and the files that the routing's options name (or that
+// the model's folder holds), before anything else is read: STATUS_USAGE where it does not, STATUS_FAILED where
+// there is no such model.
 enum status setup_check(const struct options *o, struct error *err);
 
-// Backend, routing, and (learns) tuning. Configures the machine: call before the first op.
-bool setup_model(struct model_setup *s, const struct options *o, bool learns, struct error *err);
+// Backend, routing, and (learns) tuning. Settles what the model's folder says of the routing. Configures the
+// machine: call before the first op.
+bool setup_model(struct model_setup *s, struct options *o, bool learns, struct error *err);
+// What the model's folder says of its routing becomes the default of those options (routing_default.c).
+bool routing_settle(struct options *o, struct error *err);
 void setup_machine(const struct options *o);
 
 // The text side of a model folder.
