@@ -7,6 +7,7 @@
 #include "io/json.h"
 #include "model/family.h"
 #include "model/rope.h"
+#include "model/remote.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -342,7 +343,7 @@ static void warn_of_training(const struct reader *r)
                     (double)r->config->attention_dropout);
     }
     const json_t *code = json_object_get(r->root, "auto_map");
-    if (code && !is_off(code)) {
+    if (code && !is_off(code) && !remote_is_ours(code)) {
         log_warning(
             "%s: auto_map: the folder's own Python code is not run; the model is taken to be "
             "%s as transformers has it",

@@ -1,10 +1,16 @@
-// model/export.c - the base's folder again, with what learnt in it.
+// model/export.c - the base's folder again, with what learnt in it, and with the state of a routing that is
+// no part of the architecture beside the weights.
 #include "model/model.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/families.h"
+#include "model/remote.h"
 
 #include <string.h>
+
+enum { README_LIMIT = 64 << 20 };
 
 // Does the matrix differ from what the checkpoint stores: it learnt, an adapter's folder brought it, or an
 // adapter changes it?
@@ -52,34 +58,98 @@ bool model_merged_tensor(const struct model *m, const struct st_entry *e, void *
     return changed;
 }
 
-struct merging {
+struct export
+{
     const struct model *m;
-    struct error *err; // of the first failure
+    bool plain;        // the architecture's own routing: nothing but weights
+    char *readme;      // the base's; NULL: it has none
+    struct buf config; // empty: as the base has it
+    struct error why;  // of the first tensor that could not be merged
 };
 
 static bool merged(void *user, const struct st_entry *e, void *bytes)
 {
-    const struct merging *x = user;
-    return !*x->err->msg && model_merged_tensor(x->m, e, bytes, x->err);
+    struct export *x = user;
+    return !*x->why.msg && model_merged_tensor(x->m, e, bytes, &x->why);
+}
+
+// A state among the base's weights would be stale, and its type too narrow for ours.
+static bool drops_tensor(void *user, const char *name)
+{
+    const struct export *x = user;
+    return routing_source_owns_tensor(name, &x->m->config);
+}
+
+static bool rewrites_readme(const struct export *x)
+{
+    return !x->plain || remote_has_section(x->readme);
+}
+
+static bool drops_file(void *user, const char *name)
+{
+    const struct export *x = user;
+    return routing_source_owns_file(name) || !strcmp(name, remote_file) ||
+           (!strcmp(name, "README.md") && rewrites_readme(x));
+}
+
+static bool write_readme(const struct export *x, const char *out, struct error *err)
+{
+    char path[4096];
+    struct buf text = {0};
+    const bool ok = path_join(path, sizeof path, out, "README.md", err) &&
+                    remote_readme(&text, x->readme, x->m, x->plain, err) &&
+                    (!text.size || file_write(path, text.data, text.size, err));
+    buf_free(&text);
+    return ok;
 }
 
 // A bias or a condenser is not part of the architecture: other loaders run the model without them.
-static bool save_routing(const struct model *m, const char *out, struct error *err)
+static bool write_state(const struct export *x, const char *out, struct error *err)
 {
+    char path[4096];
+    const struct model *m = x->m;
     const struct routing *r = m->setup.routing;
-    if (!m->routing_state || !r->save) return true;
-    log_warning(
-        "the exported model: the routing %s is not part of the architecture; its state is in "
-        "files beside the weights, and programs that do not read them run without it",
-        r->name);
-    return r->save(m->routing_state, out, err);
+    log_warning("the exported model: the routing %s is not part of the architecture; its state is "
+                "in files beside the weights, and programs that do not read them run without it "
+                "(README.md says how to load it)",
+                r->name);
+    if (!r->save(m->routing_state, out, err)) return false;
+    if (!family_remote_class(m->config.architecture)) return true;
+    return path_join(path, sizeof path, out, remote_file, err) &&
+           file_write(path, remote_code, remote_code_size, err);
+}
+
+static bool write_own(void *user, const char *out, struct error *err)
+{
+    const struct export *x = user;
+    return (x->plain || write_state(x, out, err)) &&
+           (!rewrites_readme(x) || write_readme(x, out, err));
+}
+
+static void read_readme(struct export *x)
+{
+    char path[4096];
+    size_t size;
+    struct error err;
+    if (!path_join(path, sizeof path, x->m->setup.dir, "README.md", NULL)) return;
+    if (!file_exists(path) || file_read(&x->readme, &size, path, README_LIMIT, &err)) return;
+    if (!x->plain) log_warning("not copied: %s", err.msg);
 }
 
 bool model_export(const struct model *m, const char *out, struct error *err)
 {
-    struct error why = {0};
-    struct merging x = {m, &why};
-    if (!checkpoint_export(&m->checkpoint, out, merged, &x, err)) return false;
-    if (*why.msg) return fail(err, "%s", why.msg);
-    return save_routing(m, out, err);
+    struct export x = {.m = m, .plain = !m->routing_state || !m->setup.routing->save};
+    read_readme(&x);
+    bool ok = remote_config(&x.config, m->setup.dir, &m->config, x.plain, err);
+    const struct checkpoint_edit edit = {.user = &x,
+                                         .value = merged,
+                                         .drops_tensor = drops_tensor,
+                                         .drops_file = drops_file,
+                                         .write = write_own,
+                                         .config = x.config.size ? x.config.data : NULL};
+    ok = ok && checkpoint_export_edited(&m->checkpoint, out, &edit, err);
+    if (ok && *x.why.msg) ok = fail(err, "%s", x.why.msg);
+    mem_free(x.readme);
+    buf_free(&x.config);
+    return ok;
 }

@@ -239,6 +239,20 @@ const struct family *family_by_model_type(const char *model_type)
     return NULL;
 }
 
+const char family_auto_class[] = "AutoModelForCausalLM";
+
+const char *family_remote_class(const char *architecture)
+{
+    static const char *const classes[][2] = {
+        {"OlmoeForCausalLM", "MoetuneOlmoeForCausalLM"},
+        {"Qwen2MoeForCausalLM", "MoetuneQwen2MoeForCausalLM"},
+    };
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        if (!strcmp(classes[i][0], architecture)) return classes[i][1];
+    }
+    return NULL;
+}
+
 const char *family_architectures(void)
 {
     static _Thread_local char text[64 * FAMILIES];

@@ -62,3 +62,8 @@ void family_name(char *out, size_t size, const struct family *f, enum role r, in
                  int64_t expert);
 const char *
 family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM, ...", for messages
+// modeling_moetune.py, which runs an export of ours in transformers: its class for an architecture (NULL: it
+// has none), and the key of config.json's auto_map by which transformers finds that.
+const char *family_remote_class(const char *architecture);
+extern const char family_auto_class[];
+const char *family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM", for messages
