@@ -6,8 +6,8 @@
 #include "base/mem.h"
 #include "io/json.h"
 #include "model/family.h"
-#include "model/rope.h"
 #include "model/remote.h"
+#include "model/rope.h"
 
 #include <assert.h>
 #include <inttypes.h>

@@ -66,4 +66,3 @@ family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM, ...", for
 // has none), and the key of config.json's auto_map by which transformers finds that.
 const char *family_remote_class(const char *architecture);
 extern const char family_auto_class[];
-const char *family_architectures(void); // "OlmoeForCausalLM, Qwen2MoeForCausalLM", for messages
