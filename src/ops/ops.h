@@ -22,6 +22,21 @@ struct matrices {
         *data; // (G) pointers, in host memory on a CPU, in device memory on a GPU; NULL: absent
 };
 
+// Rectangles of a bank's matrices, no two of which overlap: what learns where matrices learn in part. Their
+// values lie packed in one vector, each rectangle row-major from element `at` on.
+struct matrix_block {
+    int64_t group, row, rows, column, columns, at;
+};
+struct matrix_blocks {
+    int64_t count;
+    int64_t
+        first_group; // of a view of some groups: what the first group of a call is called in the lists
+    // The same blocks in two orders: by group, row, column; those with the same group and row are as high as
+    // each other. And by group, column, row; those with the same group and column are as wide.
+    const struct matrix_block *by_row, *by_column;
+};
+enum block_sum { BLOCK_SUM, BLOCK_SUM_ABS, BLOCK_SUM_SQUARES }; // of x, |x| or x^2
+
 // Which (token, slot) pairs of a route are computed, sorted by expert and by token within an expert.
 struct dispatch {
     struct tensor offsets; // (E+1) I32: rows [offsets[e], offsets[e+1]) belong to expert e
@@ -112,6 +127,28 @@ struct ops {
     //   dW_g (rows,cols) F32 += dy^T x over the rows of g; a NULL pointer: that one is not computed
     void (*matmul_dweight)(const struct matrices *dw, struct tensor dy, struct tensor x,
                            struct tensor offsets);
+
+    // A linear whose matrices are W_g + D_g, where D_g is 0 but in blocks whose values are `delta` (A): the
+    // share of D_g alone, all +=. Only the rows and columns that a block needs are read.
+    //   y (R,rows) += x (R,cols) D_g^T;   dx (R,cols) += dy (R,rows) D_g
+    void (*blocks_forward)(struct tensor y, struct tensor x, struct tensor delta,
+                           const struct matrix_blocks *b, struct tensor offsets);
+    void (*blocks_dinput)(struct tensor dx, struct tensor dy, struct tensor delta,
+                          const struct matrix_blocks *b, struct tensor offsets);
+    //   dvalue (packed F32) += the blocks of dy^T x over the rows of g
+    void (*blocks_dweight)(struct tensor dvalue, struct tensor dy, struct tensor x,
+                           const struct matrix_blocks *b, struct tensor offsets);
+    //   delta (packed A) = value (packed F32) - the blocks of w
+    void (*blocks_delta)(struct tensor delta, struct tensor value, const struct matrices *w,
+                         const struct matrix_blocks *b);
+    // What blocks are chosen by, without keeping a gradient: with dy^T x over the rows of g cut in blocks of
+    // size x size (less at the lower and right edge), sums (G, blocks of a matrix by row) F64 += the sum
+    // over each block's elements
+    void (*block_scores)(struct tensor sums, struct tensor dy, struct tensor x,
+                         struct tensor offsets, int64_t size, enum block_sum kind);
+    //   sums (G,C) F64 += the sum over the rows of g of x (R,C), divided by their number if `mean`
+    void (*column_scores)(struct tensor sums, struct tensor x, struct tensor offsets,
+                          enum block_sum kind, bool mean);
 
     // Router values, all F32 (N,E) unless said.
     //   p = softmax(z);   dz = p * (dp - <dp, p>), dz may be dp

@@ -144,14 +144,34 @@ static void run_matmul(enum dtype t)
     }
 }
 
+static void run_blocks(enum dtype t)
+{
+    const int64_t rows = 300, cols = 700;
+    const int32_t offset[] = {0, 40, 1500};
+    const struct matrix_block by_row[] = {{0, 0, 128, 128, 128, 0},
+                                          {0, 0, 128, 640, 60, 16384},
+                                          {0, 256, 44, 128, 128, 24064},
+                                          {1, 128, 128, 0, 128, 29696}};
+    const struct matrix_block by_column[] = {by_row[0], by_row[2], by_row[1], by_row[3]};
+    const struct matrix_blocks list = {4, 0, by_row, by_column};
+    const struct tensor offsets = make(DTYPE_I32, 1, 3), x = in(t, 1500, cols);
+    memcpy(offsets.data, offset, sizeof offset);
+    const struct tensor y = in(t, 1500, rows), delta = in(t, 1, 46080);
+    const struct tensor grad = in(DTYPE_F32, 1, 46080);
+    const struct tensor sums = make(DTYPE_F64, 2, 18), columns = make(DTYPE_F64, 2, cols);
+    cpu_ops.blocks_forward(y, x, delta, &list, offsets);
+    cpu_ops.blocks_dinput(x, y, delta, &list, offsets);
+    cpu_ops.blocks_dweight(grad, y, x, &list, offsets);
+    cpu_ops.block_scores(sums, y, x, offsets, 128, BLOCK_SUM_ABS);
+    cpu_ops.column_scores(columns, x, offsets, BLOCK_SUM, true);
+    note(y), note(x), note(grad), note(sums), note(columns);
+}
+
 static const struct {
     const char *name;
     void (*run)(enum dtype t);
-} groups[] = {{"elementwise", run_elementwise},
-              {"layers", run_layers},
-              {"routing", run_routing},
-              {"attention", run_attention},
-              {"matmul", run_matmul}};
+} groups[] = {{"elementwise", run_elementwise}, {"layers", run_layers}, {"routing", run_routing},
+              {"attention", run_attention},     {"matmul", run_matmul}, {"blocks", run_blocks}};
 
 static uint32_t checksum(size_t group, enum dtype t, int threads, enum cpu_products products)
 {

@@ -72,6 +72,19 @@ void cpu_matmul_dinput(struct tensor dx, struct tensor dy, const struct matrices
                        struct tensor offsets, bool accumulate);
 void cpu_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
                         struct tensor offsets);
+// blocks.c, block_scores.c
+void cpu_blocks_forward(struct tensor y, struct tensor x, struct tensor delta,
+                        const struct matrix_blocks *b, struct tensor offsets);
+void cpu_blocks_dinput(struct tensor dx, struct tensor dy, struct tensor delta,
+                       const struct matrix_blocks *b, struct tensor offsets);
+void cpu_blocks_dweight(struct tensor dvalue, struct tensor dy, struct tensor x,
+                        const struct matrix_blocks *b, struct tensor offsets);
+void cpu_blocks_delta(struct tensor delta, struct tensor value, const struct matrices *w,
+                      const struct matrix_blocks *b);
+void cpu_block_scores(struct tensor sums, struct tensor dy, struct tensor x, struct tensor offsets,
+                      int64_t size, enum block_sum kind);
+void cpu_column_scores(struct tensor sums, struct tensor x, struct tensor offsets,
+                       enum block_sum kind, bool mean);
 // router.c
 void cpu_softmax_forward(struct tensor p, struct tensor z);
 void cpu_softmax_backward(struct tensor dz, struct tensor dp, struct tensor p);

@@ -1,17 +1,12 @@
 // ops/cpu/dweight.c - dW += dy^T x over the rows of each group of a bank. A task is a block of one dW;
 // the rows are walked in order by the thread that has it.
-#include "ops/cpu/cpu.h"
+#include "ops/cpu/dweight.h"
 #include "ops/cpu/product.h"
 #include "ops/cpu/vector.h"
 
 #include <assert.h>
 
-enum { HEIGHT = 512, WIDTH = 1024, CONVERTED_ROWS = 512, BF16_ROWS = 512 };
-
-struct block { // of dW, and the rows that add to it
-    float *dw;
-    int64_t row, rows, column, columns, first, count;
-};
+enum { CONVERTED_ROWS = 512, BF16_ROWS = 512 };
 
 // Columns [column, column + n) of x, rows [first, first + count), as dense F32 rows.
 static const float *operand(enum scratch_use use, struct tensor x, int64_t first, int64_t count,
@@ -24,19 +19,19 @@ static const float *operand(enum scratch_use use, struct tensor x, int64_t first
     return block;
 }
 
-static struct product block_product(const struct block *b, int64_t ldc)
+static struct product tile_product(const struct tile *b)
 {
     return (struct product){.m = b->rows,
                             .n = b->columns,
-                            .c = b->dw + b->row * ldc + b->column,
-                            .ldc = ldc,
+                            .c = b->dw,
+                            .ldc = b->ldc,
                             .transposed_a = true,
                             .accumulate = true};
 }
 
-static void run_f32(const struct block *b, struct tensor dy, struct tensor x)
+static void run_f32(const struct tile *b, struct tensor dy, struct tensor x)
 {
-    struct product q = block_product(b, x.dim[1]);
+    struct product q = tile_product(b);
     const bool in_place = dy.dtype == DTYPE_F32 && x.dtype == DTYPE_F32;
     const int64_t step = in_place ? b->count : CONVERTED_ROWS;
     for (int64_t r = 0; r < b->count; r += step) {
@@ -55,9 +50,9 @@ static void run_f32(const struct block *b, struct tensor dy, struct tensor x)
     }
 }
 
-static void run_bf16(const struct block *b, struct tensor dy, struct tensor x)
+static void run_bf16(const struct tile *b, struct tensor dy, struct tensor x)
 {
-    struct product q = block_product(b, x.dim[1]);
+    struct product q = tile_product(b);
     q.lda = dy.dim[1];
     q.ldb = x.dim[1];
     for (int64_t r = 0; r < b->count; r += q.k) {
@@ -69,31 +64,38 @@ static void run_bf16(const struct block *b, struct tensor dy, struct tensor x)
     }
 }
 
+void dweight_tile(const struct tile *b, struct tensor dy, struct tensor x)
+{
+    const bool bf16 = cpu_bf16_products() && dy.dtype == DTYPE_BF16 && x.dtype == DTYPE_BF16;
+    if (bf16) {
+        run_bf16(b, dy, x);
+    } else {
+        run_f32(b, dy, x);
+    }
+}
+
 void cpu_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
                         struct tensor offsets)
 {
-    const int64_t R = dy.dim[0], down = ceil_div(dw->rows, HEIGHT);
-    const int64_t across = ceil_div(dw->cols, WIDTH);
+    const int64_t R = dy.dim[0], down = ceil_div(dw->rows, TILE_HEIGHT);
+    const int64_t across = ceil_div(dw->cols, TILE_WIDTH);
     const int32_t *offset = data_i32(offsets);
-    const bool bf16 = cpu_bf16_products() && dy.dtype == DTYPE_BF16 && x.dtype == DTYPE_BF16;
     assert(dw->dtype == DTYPE_F32 && dy.dim[1] == dw->rows && x.dim[1] == dw->cols);
     assert(offset ? tensor_count(offsets) == dw->groups + 1 : dw->groups == 1 && x.dim[0] == R);
     const bool worth = R * dw->rows * dw->cols > SMALL_WORK * 8;
+    cpu_bf16_products(); // decided before there are threads
 #pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
     for (int64_t i = 0; i < dw->groups * down * across; i++) {
         const int64_t g = i / across / down;
-        struct block b = {.dw = dw->data[g],
-                          .row = i / across % down * HEIGHT,
-                          .column = i % across * WIDTH,
-                          .first = offset ? offset[g] : 0};
-        b.rows = min_i64(HEIGHT, dw->rows - b.row);
-        b.columns = min_i64(WIDTH, dw->cols - b.column);
+        struct tile b = {.ldc = dw->cols,
+                         .row = i / across % down * TILE_HEIGHT,
+                         .column = i % across * TILE_WIDTH,
+                         .first = offset ? offset[g] : 0};
+        b.rows = min_i64(TILE_HEIGHT, dw->rows - b.row);
+        b.columns = min_i64(TILE_WIDTH, dw->cols - b.column);
         b.count = (offset ? offset[g + 1] : R) - b.first;
-        if (b.count == 0 || !b.dw) continue;
-        if (bf16) {
-            run_bf16(&b, dy, x);
-        } else {
-            run_f32(&b, dy, x);
-        }
+        if (b.count == 0 || !dw->data[g]) continue;
+        b.dw = (float *)dw->data[g] + b.row * b.ldc + b.column;
+        dweight_tile(&b, dy, x);
     }
 }

@@ -1,0 +1,209 @@
+// ops/cpu/blocks.c - the share that blocks of a bank's matrices have in a linear. A task is the blocks that
+// write the same columns of the output, over part of the rows; one thread computes it, block after block.
+#include "ops/cpu/dweight.h"
+#include "ops/cpu/product.h"
+#include "ops/cpu/vector.h"
+
+#include <assert.h>
+
+enum { ROWS = 1024, CHUNK_ROWS = 256, MOST_ELEMENTS = 1 << 19 }; // of a task; of a product
+
+// y (R, ..) += x (R, ..) times the blocks, or their transposes in the forward pass.
+struct share {
+    struct tensor y, x, delta;
+    const struct matrix_block *block; // in the order of the columns of y that they write
+    int64_t count, first_group;
+    const int32_t *offset; // NULL: one group with all rows
+    bool forward;
+};
+
+static int64_t first_row(const struct share *p, int64_t group)
+{
+    if (p->offset) return p->offset[group - p->first_group];
+    return group > p->first_group ? p->y.dim[0] : 0;
+}
+
+// The columns of y and of x that a block meets.
+struct columns {
+    int64_t first, count;
+};
+
+static struct columns written(const struct share *p, const struct matrix_block *b)
+{
+    const struct columns down = {b->row, b->rows}, across = {b->column, b->columns};
+    return p->forward ? down : across;
+}
+
+static struct columns read_by(const struct share *p, const struct matrix_block *b)
+{
+    const struct columns down = {b->row, b->rows}, across = {b->column, b->columns};
+    return p->forward ? across : down;
+}
+
+// c (m, n) += rows [row, row + m) of x, times one block
+static void multiply(const struct share *p, const struct matrix_block *b, int64_t row,
+                     struct product *q)
+{
+    const struct columns x = read_by(p, b);
+    q->n = written(p, b).count;
+    q->k = x.count;
+    q->a = element_at(p->x, row * p->x.dim[1] + x.first);
+    q->lda = p->x.dim[1];
+    q->b = element_at(p->delta, b->at);
+    q->ldb = b->columns;
+    if (cpu_bf16_products() && p->x.dtype == DTYPE_BF16 && p->delta.dtype == DTYPE_BF16) {
+        product_bf16(q);
+        return;
+    }
+    if (p->x.dtype != DTYPE_F32) {
+        float *a = scratch_f32(SCRATCH_A, q->m * q->k);
+        for (int64_t r = 0; r < q->m; r++) {
+            to_f32(a + r * q->k, element_at(p->x, (row + r) * q->lda + x.first), p->x.dtype, q->k);
+        }
+        q->a = a;
+        q->lda = q->k;
+    }
+    if (p->delta.dtype != DTYPE_F32) {
+        float *values = scratch_f32(SCRATCH_B, b->rows * b->columns);
+        to_f32(values, q->b, p->delta.dtype, b->rows * b->columns);
+        q->b = values;
+    }
+    product_f32(q, 1.0f);
+}
+
+// Rows at a time, in blocks of which few shapes occur: whole ones, a multiple of 16, and what is left below.
+static int64_t rows_at_once(int64_t left, int64_t width)
+{
+    const int64_t fit = max_i64(16, MOST_ELEMENTS / width / 16 * 16);
+    const int64_t m = min_i64(left, min_i64(CHUNK_ROWS, fit));
+    return m < 16 ? m : m / 16 * 16;
+}
+
+// Blocks [first, end) of the list add to the same columns of rows [row, row + rows).
+static void run_strip(const struct share *p, int64_t first, int64_t end, int64_t row, int64_t rows)
+{
+    const struct columns to = written(p, &p->block[first]);
+    const bool in_place = p->y.dtype == DTYPE_F32;
+    for (int64_t done = 0, m; done < rows; done += m, row += m) {
+        m = rows_at_once(rows - done, to.count);
+        struct product q = {.m = m, .transposed_b = p->forward, .accumulate = true};
+        q.ldc = in_place ? p->y.dim[1] : to.count;
+        const int64_t at = row * p->y.dim[1] + to.first;
+        float *c = in_place ? data_f32(p->y) + at : scratch_f32(SCRATCH_C, m * to.count);
+        for (int64_t r = 0; !in_place && r < m; r++) {
+            to_f32(c + r * q.ldc, element_at(p->y, at + r * p->y.dim[1]), p->y.dtype, to.count);
+        }
+        q.c = c;
+        for (int64_t i = first; i < end; i++) {
+            assert(written(p, &p->block[i]).count == to.count);
+            multiply(p, &p->block[i], row, &q);
+        }
+        for (int64_t r = 0; !in_place && r < m; r++) {
+            block_store(p->y, at + r * p->y.dim[1], c + r * q.ldc, to.count);
+        }
+    }
+}
+
+// Do two blocks write the same columns for the same rows?
+static bool same_strip(const struct share *p, int64_t i, int64_t j)
+{
+    const struct matrix_block *a = &p->block[i], *b = &p->block[j];
+    return a->group == b->group && written(p, a).first == written(p, b).first;
+}
+
+static void run(const struct share *p)
+{
+    int64_t most = 0, work = 0;
+    for (int64_t i = 0; i < p->count; i++) {
+        const struct matrix_block *b = &p->block[i];
+        const int64_t rows = first_row(p, b->group + 1) - first_row(p, b->group);
+        most = max_i64(most, rows);
+        work += rows * b->rows * b->columns;
+    }
+    const int64_t parts = ceil_div(most, ROWS);
+    cpu_bf16_products(); // decided before there are threads
+#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (work > SMALL_WORK * 8)
+    for (int64_t t = 0; t < p->count * parts; t++) {
+        const int64_t first = t / parts, group = p->block[first].group;
+        const int64_t row = first_row(p, group) + t % parts * ROWS;
+        const int64_t rows = min_i64(ROWS, first_row(p, group + 1) - row);
+        if (rows <= 0 || (first && same_strip(p, first - 1, first))) continue;
+        int64_t end = first + 1;
+        while (end < p->count && same_strip(p, first, end)) {
+            end++;
+        }
+        run_strip(p, first, end, row, rows);
+    }
+}
+
+void cpu_blocks_forward(struct tensor y, struct tensor x, struct tensor delta,
+                        const struct matrix_blocks *b, struct tensor offsets)
+{
+    const struct share p = {y,   x, delta, b->by_row, b->count, b->first_group, data_i32(offsets),
+                            true};
+    run(&p);
+}
+
+void cpu_blocks_dinput(struct tensor dx, struct tensor dy, struct tensor delta,
+                       const struct matrix_blocks *b, struct tensor offsets)
+{
+    const struct share p = {
+        dx, dy, delta, b->by_column, b->count, b->first_group, data_i32(offsets), false};
+    run(&p);
+}
+
+void cpu_blocks_dweight(struct tensor dvalue, struct tensor dy, struct tensor x,
+                        const struct matrix_blocks *b, struct tensor offsets)
+{
+    const int32_t *offset = data_i32(offsets);
+    cpu_bf16_products(); // decided before there are threads
+#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (b->count > 1)
+    for (int64_t i = 0; i < b->count; i++) {
+        const struct matrix_block *k = &b->by_row[i];
+        const int64_t g = k->group - b->first_group, first = offset ? offset[g] : 0;
+        const struct tile t = {.dw = data_f32(dvalue) + k->at,
+                               .ldc = k->columns,
+                               .row = k->row,
+                               .rows = k->rows,
+                               .column = k->column,
+                               .columns = k->columns,
+                               .first = first,
+                               .count = (offset ? offset[g + 1] : dy.dim[0]) - first};
+        if (t.count) dweight_tile(&t, dy, x);
+    }
+}
+
+VECTOR_CLONES
+static void subtract(float *out, const float *value, const float *stored, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = value[i] - stored[i];
+    }
+}
+
+static void delta_row(struct tensor delta, const float *value, const char *stored, enum dtype t,
+                      int64_t at, int64_t n)
+{
+    float base[BLOCK], out[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        const int64_t m = min_i64(BLOCK, n - i);
+        to_f32(base, stored + (size_t)i * dtype_size(t), t, m);
+        subtract(out, value + at + i, base, m);
+        block_store(delta, at + i, out, m);
+    }
+}
+
+void cpu_blocks_delta(struct tensor delta, struct tensor value, const struct matrices *w,
+                      const struct matrix_blocks *b)
+{
+#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (b->count > 1)
+    for (int64_t i = 0; i < b->count; i++) {
+        const struct matrix_block *k = &b->by_row[i];
+        const char *data = w->data[k->group - b->first_group];
+        for (int64_t r = 0; r < k->rows; r++) {
+            const int64_t from = (k->row + r) * w->cols + k->column;
+            delta_row(delta, data_f32(value), data + (size_t)from * dtype_size(w->dtype), w->dtype,
+                      k->at + r * k->columns, k->columns);
+        }
+    }
+}
