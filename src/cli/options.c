@@ -37,6 +37,11 @@ static const char *const choices_by[] = {"lowest-bias", "highest-bias", "least-u
                                          NULL};
 static const char *const shares[] = {"bias-std", "usage-gini", NULL};
 static const char *const telemetry[] = {"on", "off", "both", NULL}; // enum bench_telemetry
+// The enums of tuning/tuning.h.
+static const char *const smt_warmups[] = {"score", "train", NULL};
+static const char *const smt_scores[] = {"abs_mean", "mean_abs", "l1", "l2", NULL};
+static const char *const smt_scopes[] = {"group", "all", "matrix", NULL};
+static const char *const smt_selects[] = {"gradient", "activation", NULL};
 static const char *const tasks[] = {"loss", "exact", NULL};
 static const char *const selects[] = {"none", "esft", NULL};                // enum expert_select
 static const char *const esft_scores[] = {"token", "gate", NULL};           // enum esft_score
@@ -253,6 +258,57 @@ const struct option option_table[] = {
     {"freeze", OPTION_TEXT, GROUP_TUNING, TRAINING | DUMP, FIELD(tuning_options.freeze), NULL,
      .help = "globs of weights that stay as they are; beats --train",
      .unit = "GLOBS", .decides = true},
+    {"smt-block", OPTION_INT, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.block), "256",
+     .help = "smt: rows and columns of a block; less at a matrix's lower and right edge",
+     .unit = "N", .min = 1, .max = 1 << 20, .decides = true},
+    {"smt-blocks", OPTION_INT, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.blocks), "0",
+     .help = "smt: blocks that learn: those of attention (scope group), of all (all), of each matrix "
+             "(matrix); 0: by the budgets of the groups",
+     .unit = "N", .max = 1e12, .decides = true},
+    {"smt-attention-fraction", OPTION_REAL, GROUP_TUNING, TUNED,
+     FIELD(tuning_options.smt.attention_fraction), "0.0084",
+     .help = "smt: blocks of attention that learn, as a share of the blocks of all matrices of the model",
+     .unit = "SHARE", .max = 1, .decides = true},
+    {"smt-mlp-fraction", OPTION_REAL, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.mlp_fraction), "0",
+     .help = "smt: the same for MLPs, experts and shared experts",
+     .unit = "SHARE", .max = 1, .decides = true},
+    {"smt-attention-blocks", OPTION_INT, GROUP_TUNING, TUNED,
+     FIELD(tuning_options.smt.attention_blocks), "0",
+     .help = "smt: their number instead; with scope matrix in each matrix; 0: by the fraction",
+     .unit = "N", .max = 1e12, .decides = true},
+    {"smt-mlp-blocks", OPTION_INT, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.mlp_blocks), "0",
+     .help = "smt: the same for MLPs, experts and shared experts",
+     .unit = "N", .max = 1e12, .decides = true},
+    {"smt-attention-targets", OPTION_TEXT, GROUP_TUNING, TUNED,
+     FIELD(tuning_options.smt.attention_targets), "q_proj,k_proj,v_proj",
+     .help = "smt: globs over modules of attention in which blocks may be chosen",
+     .unit = "GLOBS", .decides = true},
+    {"smt-mlp-targets", OPTION_TEXT, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.mlp_targets),
+     "gate_proj,up_proj,down_proj",
+     .help = "smt: the same for MLPs, experts and shared experts",
+     .unit = "GLOBS", .decides = true},
+    {"smt-scope", OPTION_CHOICE, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.scope), "group",
+     .help = "smt: one ranking over all layers for attention and one for MLPs, one over both, or one for "
+             "each matrix",
+     .choices = smt_scopes, .decides = true},
+    {"smt-select", OPTION_CHOICE, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.select), "gradient",
+     .help = "smt: blocks by their gradient, or whole columns by the activation that comes into them",
+     .choices = smt_selects, .decides = true},
+    {"smt-channels", OPTION_INT, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.channels), "30",
+     .help = "smt: columns of attention and of MLPs each, with --smt-select activation",
+     .unit = "N", .min = 1, .max = 1e9, .decides = true},
+    {"smt-score", OPTION_CHOICE, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.score), "abs_mean",
+     .help = "smt: what a block is ranked by",
+     .choices = smt_scores, .decides = true},
+    {"smt-warmup-steps", OPTION_INT, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.warmup_steps), "100",
+     .help = "smt: micro-batches that are scored first, or steps of --smt-warmup train",
+     .unit = "N", .min = 1, .max = 1e9, .decides = true},
+    {"smt-warmup", OPTION_CHOICE, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.warmup), "score",
+     .help = "smt: score: nothing moves meanwhile; train: all weights learn, and the result is a model",
+     .choices = smt_warmups, .decides = true},
+    {"smt-selection", OPTION_TEXT, GROUP_TUNING, TUNED, FIELD(tuning_options.smt.selection), NULL,
+     .help = "smt: an smt_selection.json; nothing is scored then",
+     .unit = "FILE", .decides = true},
 
     {"esft-score", OPTION_CHOICE, GROUP_TUNING, TRAINING, FIELD(tuning_options.esft_score), "token",
      .help = "esft: experts by the share of tokens that they get, or of the gates' mass",

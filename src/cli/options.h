@@ -107,7 +107,7 @@ struct option {
     const struct registry *registry;
 };
 
-enum { OPTION_ROWS = 128 };
+enum { OPTION_ROWS = 256 };
 extern const struct option option_table[];
 extern const int64_t option_count;
 

@@ -122,10 +122,13 @@ static size_t adapter_bytes(const struct leaves *l)
 
 static void plan_disk(struct plan *p, const struct trainer *t)
 {
-    p->checkpoint_bytes = run_checkpoint_bytes(&t->model.leaves);
+    p->checkpoint_bytes = t->checkpoint_bytes;
     p->checkpoints = most_checkpoints(t);
     p->export_bytes = p->mapped;
     if (trainer_makes_adapter(t)) p->export_bytes = adapter_bytes(&t->model.leaves);
+    for (int64_t i = 0; i < t->run->n_stages; i++) {
+        if (t->run->stage[i].base) p->export_bytes += p->mapped; // that one stays, too
+    }
     p->disk = p->checkpoint_bytes * (size_t)p->checkpoints + p->export_bytes;
     p->disk_free = disk_free(t->run->out);
 }

@@ -99,6 +99,14 @@ static size_t total(const size_t by_purpose[PURPOSE_COUNT])
     return sum;
 }
 
+// Of one checkpoint: leaves, and what the tuning saves besides.
+static size_t checkpoint_bytes(const struct model *m)
+{
+    const struct tuning *t = m->setup.tuning;
+    const size_t own = t->saved_bytes ? t->saved_bytes(m->tuning_state) : 0;
+    return run_checkpoint_bytes(&m->leaves) + own;
+}
+
 // The setup of stage i without what earlier stages have yet to leave: the base that theirs comes from, and no
 // selection. True if there is any such.
 static bool known_setup(struct model_setup *setup, const struct trainer *t, int64_t i)
@@ -127,6 +135,8 @@ static bool measure_stages(struct trainer *t, struct error *err)
         t->at_most = known_setup(&setup, t, i);
         if (!open_setup(t, setup, err)) return false;
         t->open = t->at_most ? -1 : i;
+        const size_t bytes = checkpoint_bytes(&t->model);
+        if (bytes > t->checkpoint_bytes) t->checkpoint_bytes = bytes;
         if (total(t->model.plan) > total(t->peak)) memcpy(t->peak, t->model.plan, sizeof t->peak);
     }
     return true;

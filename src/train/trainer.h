@@ -18,6 +18,7 @@ struct trainer {
     bool
         at_most; // when opened: what will learn is chosen on the way, and was measured as the most of it
     size_t peak[PURPOSE_COUNT];       // the plan of the model that needs most
+    size_t checkpoint_bytes;          // of the largest checkpoint
     struct feed feed[STAGES_AT_MOST]; // of every stage
     struct packing validation;        // count 0: none
     int64_t batch_tokens;             // of the largest micro-batch, evaluation included

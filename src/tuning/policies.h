@@ -4,3 +4,4 @@
 
 extern const struct tuning tuning_full;
 extern const struct tuning tuning_esft;
+extern const struct tuning tuning_smt;

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct tuning *const tunings[] = {&tuning_full, &tuning_esft, NULL};
+const struct tuning *const tunings[] = {&tuning_full, &tuning_esft, &tuning_smt, NULL};
 
 const struct tuning *tuning_find(const char *name, struct error *err)
 {
@@ -55,10 +55,7 @@ bool glob_match(const char *pattern, const char *name)
     return !*pattern;
 }
 
-// Calls fn for each entry of a comma-separated list until one returns false.
-typedef bool (*glob_visitor)(void *user, const char *pattern, struct error *err);
-
-static bool each_glob(const char *list, glob_visitor fn, void *user, struct error *err)
+bool globs_each(const char *list, glob_visitor fn, void *user, struct error *err)
 {
     while (list && *list) {
         const size_t n = strcspn(list, ",");
@@ -78,14 +75,40 @@ struct choice {
     bool learns;
 };
 
-// One glob of a list: sets learns where it matches. A matrix within a fused tensor goes by that name, too.
+// A matrix within a fused tensor goes by that name, too.
+static bool names_weight(const char *pattern, const struct weight *w)
+{
+    return glob_match(pattern, w->name) || glob_match(pattern, w->entry->name);
+}
+
+struct weight_match {
+    const struct weight *weight;
+    bool found;
+};
+
+static bool match_weight(void *user, const char *pattern, struct error *err)
+{
+    (void)err;
+    struct weight_match *m = user;
+    m->found |= names_weight(pattern, m->weight);
+    return true;
+}
+
+bool weight_matches(const struct weight *w, const char *globs)
+{
+    struct weight_match m = {w, false};
+    globs_each(globs, match_weight, &m, NULL);
+    return m.found;
+}
+
+// One glob of a list: sets learns where it matches.
 static bool apply_glob(void *user, const char *pattern, struct error *err)
 {
     const struct choice *c = user;
     int64_t matches = 0;
     for (int64_t i = 0; i < c->w->count; i++) {
         struct weight *x = &c->w->weight[i];
-        if (!glob_match(pattern, x->name) && !glob_match(pattern, x->entry->name)) continue;
+        if (!names_weight(pattern, x)) continue;
         x->learns = c->learns;
         matches++;
     }
@@ -98,10 +121,10 @@ bool tuning_choose(const struct tuning *t, const struct tuning_state *st, struct
     for (int64_t i = 0; i < w->count; i++) {
         w->weight[i].learns = t && t->learns && t->learns(st, &w->weight[i]);
     }
-    if (!t) return true;
+    if (!t || t->observes) return true; // nothing moves
     struct choice train = {w, "train", true}, freeze = {w, "freeze", false};
-    return each_glob(r->train, apply_glob, &train, err) &&
-           each_glob(r->freeze, apply_glob, &freeze, err);
+    return globs_each(r->train, apply_glob, &train, err) &&
+           globs_each(r->freeze, apply_glob, &freeze, err);
 }
 
 bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, struct arena *a,
@@ -145,7 +168,7 @@ static bool match_module(void *user, const char *pattern, struct error *err)
 bool bank_matches(const struct bank *b, const char *globs)
 {
     struct match m = {b, false};
-    each_glob(globs, match_module, &m, NULL);
+    globs_each(globs, match_module, &m, NULL);
     return m.found;
 }
 

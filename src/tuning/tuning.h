@@ -68,6 +68,20 @@ struct bank {
 };
 
 enum esft_score { ESFT_TOKEN, ESFT_GATE };
+// Of smt (METHODS, "smt"). Counts of 0: by the fraction.
+struct smt_options {
+    int64_t block, warmup_steps;                  // side of a block; micro-batches that are scored
+    int64_t blocks, attention_blocks, mlp_blocks; // budgets: one that serves the scope, or by group
+    double attention_fraction, mlp_fraction;      // of the blocks of all matrices of the model
+    int64_t channels;                             // columns of each group, with select activation
+    int warmup, score, scope, select;             // the enums that follow
+    const char *attention_targets, *mlp_targets;  // globs over modules
+    const char *selection;                        // a file that the user gives; NULL: scored first
+};
+enum smt_warmup { SMT_WARMUP_SCORE, SMT_WARMUP_TRAIN };
+enum smt_score { SMT_ABS_MEAN, SMT_MEAN_ABS, SMT_L1, SMT_L2 };
+enum smt_scope { SMT_SCOPE_GROUP, SMT_SCOPE_ALL, SMT_SCOPE_MATRIX };
+enum smt_select { SMT_SELECT_GRADIENT, SMT_SELECT_ACTIVATION };
 
 // What the user chose; every field an option of the command line.
 struct tuning_options {
@@ -81,6 +95,7 @@ struct tuning_options {
     double esft_top_p;   // share of a layer's scores that the chosen experts hold
     int64_t esft_tokens; // to score on
     bool esft_shared_experts, esft_non_expert_modules; // learn besides
+    struct smt_options smt;
 };
 
 // What a policy sees of the model when it opens.
@@ -161,6 +176,7 @@ struct tuning {
     // State besides leaves in a checkpoint (scores so far). NULL: none.
     bool (*save)(const struct tuning_state *st, const char *dir, struct error *err);
     bool (*load)(struct tuning_state *st, const char *dir, struct error *err);
+    size_t (*saved_bytes)(const struct tuning_state *st); // about; NULL: next to nothing
 };
 
 // How adapters of a policy are kept in a folder.
@@ -194,6 +210,11 @@ bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, s
 bool glob_match(const char *pattern, const char *name); // '*' any run, '?' one character
 
 // For policies.
+// Calls fn for each entry of a comma-separated list until one returns false.
+typedef bool (*glob_visitor)(void *user, const char *pattern, struct error *err);
+bool globs_each(const char *list, glob_visitor fn, void *user, struct error *err);
+// Does one of a comma-separated list of globs match the weight's name, or the fused tensor's that holds it?
+bool weight_matches(const struct weight *w, const char *globs);
 // Is the module one of a comma-separated list of globs, over its whole name or its last part ("q_proj")?
 bool bank_matches(const struct bank *b, const char *globs);
 // t (groups * rows, cols) as G matrices; their pointer table lies in the arena.
