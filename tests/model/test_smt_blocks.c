@@ -1,4 +1,4 @@
-// tests/model/test_smt.c - smt on the tiny models of the parity fixtures: the blocks that it chooses against an
+// tests/model/test_smt_blocks.c - smt on the tiny models of the parity fixtures: the blocks that it chooses against an
 // implementation of its own (fixtures/make_tuning_smt.py), their gradients against those of transformers,
 // recomputation, adapters in a folder, merging, and what a selection is refused for.
 #include "parity.h"
