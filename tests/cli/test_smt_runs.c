@@ -2,6 +2,8 @@
 // going on from an adapter, a router that learns besides, and what is refused.
 #include "pairs.h"
 
+#include "io/json.h"
+
 #include <signal.h>
 #include <unistd.h>
 
@@ -146,6 +148,27 @@ static void goes_on_from_an_adapter(void **state)
     check_run_refused("--adapter first/adapter --tuning full", "--tuning is full");
 }
 
+// A choice of the same shape as that of the file: a lone block of a matrix lies elsewhere in its column.
+static void move_a_block(const char *path)
+{
+    struct error err = {0};
+    json_t *file = json_parse_file(path, 1 << 20, &err), *list;
+    const char *module;
+    bool moved = false;
+    assert_non_null(file);
+    json_object_foreach(json_object_get(file, "blocks"), module, list)
+    {
+        json_t *block = json_array_get(list, 0);
+        const json_int_t row = json_integer_value(json_array_get(block, 0));
+        if (moved || json_array_size(list) > 1 || row > 5) continue;
+        json_array_set_new(block, 0, json_integer(5 - row));
+        moved = true;
+    }
+    assert_true(moved);
+    check_ok(json_write_file(path, file, &err), &err);
+    json_decref(file);
+}
+
 static void old_files_are_not_trusted(void **state)
 {
     (void)state;
@@ -154,17 +177,9 @@ static void old_files_are_not_trusted(void **state)
     char options[512];
     snprintf(options, sizeof options, "%s --save-every 1", blocks);
     run("trusted", 5, options);
-    // Another choice in the run's folder than the one that the checkpoint was made with.
-    char *text;
-    size_t size;
-    check_ok(file_read(&text, &size, "trusted/smt_selection.json", 1 << 20, &err), &err);
-    const char *other = "{\"block_size\": 5, \"select\": \"gradient\", \"blocks\": "
-                        "{\"model.layers.1.self_attn.q_proj\": [[10, 0]]}}";
-    check_ok(file_write("trusted/smt_selection.json", other, strlen(other), &err), &err);
+    move_a_block("trusted/smt_selection.json");
     snprintf(options, sizeof options, "%s --save-every 1 --resume", blocks);
-    check_error(try_run(&r, "trusted", 0, options, &err) && r.step > 4, &err, "");
-    check_ok(file_write("trusted/smt_selection.json", text, size, &err), &err);
-    mem_free(text);
+    check_error(try_run(&r, "trusted", 0, options, &err), &err, "other blocks learn");
     // A run over an old one with blocks of another size.
     run("trusted", 0, "--smt-block 4 --smt-blocks 3 --overwrite");
 }
@@ -186,10 +201,11 @@ static void bad_input_is_refused(void **state)
     const char *batch = "{\"input_ids\": [[1, 2, 3]], \"labels\": [[1, 2, 3]]}";
     check_ok(file_write("batch.json", batch, strlen(batch), &err), &err);
     check_ok(pairs_options(&o, COMMAND_DUMP,
-                           "--model base --batch batch.json --out dump.safetensors --tuning smt",
+                           "--model base --batch batch.json --out dump.safetensors --gradients "
+                           "--tuning smt",
                            &err),
              &err);
-    check_error(command_dump(&o, &io, &err) == STATUS_DONE, &err, "chooses on data");
+    check_error(command_dump(&o, &io, &err) == STATUS_DONE, &err, "chosen on data");
     options_close(&o);
 }
 
