@@ -2,8 +2,6 @@
 // that reads it, and a row here: --help, YAML, run.json and the checks of its value follow.
 #include "cli/options.h"
 
-#include <string.h>
-
 enum {
     TRAIN = 1 << COMMAND_TRAIN,
     EVAL = 1 << COMMAND_EVAL,
@@ -47,40 +45,6 @@ static const char *const selects[] = {"none", "esft", NULL};                // e
 static const char *const esft_scores[] = {"token", "gate", NULL};           // enum esft_score
 static const char *const exports[] = {"last", "best", NULL};                // enum export_choice
 static const char *const stored[] = {"config", "f32", "bf16", "f16", NULL}; // cmd_init.c
-
-static const char *routing_name(int64_t i)
-{
-    return routings[i] ? routings[i]->name : NULL;
-}
-
-static const char *routing_help(int64_t i)
-{
-    return routings[i]->help;
-}
-
-static const char *tuning_name(int64_t i)
-{
-    return tunings[i] ? tunings[i]->name : NULL;
-}
-
-static const char *tuning_help(int64_t i)
-{
-    return tunings[i]->help;
-}
-
-static const char *template_name(int64_t i)
-{
-    return chat_templates[i] ? chat_templates[i]->name : NULL;
-}
-
-static const char *template_help(int64_t i)
-{
-    return chat_templates[i]->help;
-}
-
-static const struct registry routing_registry = {routing_name, routing_help};
-static const struct registry tuning_registry = {tuning_name, tuning_help};
-static const struct registry template_registry = {template_name, template_help};
 
 // 1e15 below: whole numbers up to there are exact in a double.
 #define FIELD(name) offsetof(struct run_config, name)
@@ -503,30 +467,3 @@ const struct option option_table[] = {
 };
 // clang-format on
 const int64_t option_count = sizeof option_table / sizeof *option_table;
-
-bool option_in(const struct option *row, enum command c)
-{
-    return (row->commands >> c) & 1U;
-}
-
-const struct option *option_find(enum command c, const char *name)
-{
-    for (int64_t i = 0; i < option_count; i++) {
-        if (option_in(&option_table[i], c) && !strcmp(option_table[i].name, name)) {
-            return &option_table[i];
-        }
-    }
-    return NULL;
-}
-
-const char *option_group_name(enum option_group g)
-{
-    static const char *const names[GROUP_COUNT] = {
-        [GROUP_MODEL] = "model",           [GROUP_DATA] = "data",
-        [GROUP_ROUTING] = "routing",       [GROUP_TUNING] = "tuning",
-        [GROUP_OPTIMIZER] = "optimizer",   [GROUP_TRAINING] = "training",
-        [GROUP_GENERATION] = "evaluation", [GROUP_OUTPUT] = "output",
-        [GROUP_MACHINE] = "machine",
-    };
-    return names[g];
-}

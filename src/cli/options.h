@@ -91,6 +91,8 @@ struct registry {                   // the names an option may take, and what ea
     const char *(*help)(int64_t i);
 };
 
+extern const struct registry routing_registry, tuning_registry, template_registry;
+
 struct option {
     const char *name;
     enum option_type type;

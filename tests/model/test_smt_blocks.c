@@ -14,14 +14,13 @@
 
 static const char *const models[] = {"olmoe-gqa", "olmoe-clip", "qwen-dense", "qwen-step"};
 enum { MODELS = 4 };
-
 static const struct parity_case *case_of(const char *name)
 {
-    for (int i = 0; i < parity_n_cases; i++) {
-        if (!strcmp(parity_cases[i].name, name)) return &parity_cases[i];
+    int i = 0;
+    while (strcmp(parity_cases[i].name, name) != 0) {
+        assert_true(++i < parity_n_cases);
     }
-    fail_msg("no case %s", name);
-    return NULL;
+    return &parity_cases[i];
 }
 
 // Half of all matrices' blocks of 7 x 7, spread evenly, unless the test says otherwise.
@@ -81,7 +80,7 @@ static json_t *score(struct model_setup *s, const struct parity *p, int batches)
 
 static int64_t option(const json_t *o, const char *key)
 {
-    return json_integer_value(json_object_get(o, key));
+    return json_integer_value(json_object_get(o, key)); // 0: not there
 }
 
 static int choice(const json_t *o, const char *key, const char *const *names)
@@ -206,7 +205,7 @@ static struct place place_of(const char *name)
 
 struct comparison {
     const struct parity *p;
-    int64_t blocks, edges;
+    int64_t blocks;
     double worst; // difference over the norm of the matrix's gradient
 };
 
@@ -226,9 +225,7 @@ static bool compare_block(void *user, const struct adapter_tensor *t, struct err
         error += d * d;
     }
     c->blocks++;
-    c->edges += x.rows < 7 || x.columns < 7;
-    if (norm > 0) c->worst = fmax(c->worst, sqrt(error / norm));
-    if (!(norm > 0)) assert_true(error == 0);
+    c->worst = fmax(c->worst, norm > 0 ? sqrt(error / norm) : error);
     return true;
 }
 
@@ -240,9 +237,9 @@ static void gradients_are_blocks_of_the_dense(void **state)
         struct model m;
         parity_open(&p, models[i]);
         const struct model_setup s = smt_setup(&p, DTYPE_F32);
+        struct comparison c = {.p = &p};
         parity_model(&m, &s);
         gradients(&m, &p.batch[0]);
-        struct comparison c = {.p = &p};
         s.tuning->format->tensors(m.tuning_state, compare_block, &c, NULL);
         assert_int_equal(c.blocks, 77);
         if (!(c.worst < 1e-5)) fail_msg("%s: off by %.3g", models[i], c.worst);
@@ -400,11 +397,10 @@ static void gradients_are_those_of_the_merged(void **state)
     }
 }
 
-static void check_refused(const struct parity *p, const struct model_setup *s, const char *needle)
+static void check_refused(const struct model_setup *s, const char *needle)
 {
     struct model m;
     struct error err = {0};
-    (void)p;
     check_error(model_open(&m, s, &err), &err, needle);
     model_close(&m);
 }
@@ -417,11 +413,9 @@ static void selections_are_checked(void **state)
     static const struct {
         const char *text, *needle;
     } bad[] = {
-        {"[]", "not an object"},
         {"{\"select\": \"gradient\"}", "block_size"},
         {"{\"block_size\": 8, \"select\": \"gradient\"}", "--smt-block is 7"},
         {"{\"block_size\": 7, \"select\": \"activation\"}", "--smt-select is gradient"},
-        {"{\"block_size\": 7, \"select\": \"weight\"}", "'weight'"},
         {"{\"block_size\": 7, \"select\": \"gradient\", \"blocks\": []}", "an object of modules"},
         {"{\"block_size\": 7, \"select\": \"gradient\", \"blocks\": {}}", "no block at all"},
         {"{\"block_size\": 7, \"select\": \"gradient\", \"blocks\": {\"model.layers.0.z\": []}}",
@@ -433,9 +427,6 @@ static void selections_are_checked(void **state)
          "{\"model.layers.0.mlp.experts.6.up_proj\": [[0, 8]]}}",
          "no block of 7 x 7 begins at row 0, column 8"},
         {"{\"block_size\": 7, \"select\": \"gradient\", \"blocks\": "
-         "{\"model.layers.0.mlp.experts.6.up_proj\": [[14, 0]]}}",
-         "begins at row 14"},
-        {"{\"block_size\": 7, \"select\": \"gradient\", \"blocks\": "
          "{\"model.layers.0.self_attn.q_proj\": [[0, 0], [7, 0], [0, 0, 1.5]]}}",
          "q_proj.weight[0:7,0:7] is there twice"},
         {"{\"block_size\": 7, \"select\": \"gradient\", \"blocks\": "
@@ -446,16 +437,16 @@ static void selections_are_checked(void **state)
     const char *path = in_test_dir("bad.json");
     struct model_setup s = smt_setup(&p, DTYPE_F32);
     s.tuning_options.smt.selection = path;
-    check_refused(&p, &s, "bad.json"); // not there
+    check_refused(&s, "bad.json"); // not there
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         check_ok(file_write(path, bad[i].text, strlen(bad[i].text), &err), &err);
-        check_refused(&p, &s, bad[i].needle);
+        check_refused(&s, bad[i].needle);
     }
     const char *good = "{\"block_size\": 7, \"select\": \"gradient\", \"blocks\": "
                        "{\"model.layers.0.self_attn.o_proj\": [[7, 0], [21, 21]]}}";
     check_ok(file_write(path, good, strlen(good), &err), &err);
     s.tuning_options.train = "*.o_proj.weight";
-    check_refused(&p, &s, "o_proj.weight learns whole");
+    check_refused(&s, "o_proj.weight learns whole");
     s.tuning_options.train = "*.q_proj.weight";
     struct model m;
     parity_model(&m, &s);
@@ -474,24 +465,22 @@ static void budgets_are_checked(void **state)
     struct smt_options *o = &s.tuning_options.smt;
     const struct smt_options good = *o;
     o->attention_blocks = 97; // 2 layers: 16 + 16 of q and o, 8 + 8 of k and v
-    check_refused(&p, &s, "97 blocks asked for in attention, where there are 96");
+    check_refused(&s, "97 blocks asked for in attention, where there are 96");
     *o = good, o->scope = SMT_SCOPE_MATRIX;
-    check_refused(&p, &s, "where there are 8");
+    check_refused(&s, "where there are 8");
     *o = good, o->scope = SMT_SCOPE_ALL, o->attention_blocks = o->mlp_blocks = 0, o->blocks = 9999;
-    check_refused(&p, &s, "9999 blocks asked for, there are");
-    *o = good, o->blocks = 3;
-    check_refused(&p, &s, "exclude each other");
+    check_refused(&s, "9999 blocks asked for, there are");
     *o = good, o->attention_blocks = o->mlp_blocks = 0;
-    check_refused(&p, &s, "nothing to learn");
+    check_refused(&s, "nothing to learn");
     *o = good, o->attention_targets = "q_proj,w_proj";
-    check_refused(&p, &s, "--smt-attention-targets: 'w_proj'");
+    check_refused(&s, "--smt-attention-targets: 'w_proj'");
     *o = good, o->mlp_targets = "gate";
-    check_refused(&p, &s, "--smt-mlp-targets: 'gate'"); // the router is no projection
+    check_refused(&s, "--smt-mlp-targets: 'gate'"); // the router is no projection
     *o = good, o->select = SMT_SELECT_ACTIVATION, o->channels = 100000;
-    check_refused(&p, &s, "100000 channels asked for in attention");
+    check_refused(&s, "100000 channels asked for in attention");
     // What is frozen or learns whole has no blocks.
     *o = good, o->attention_blocks = 33, s.tuning_options.freeze = "*.layers.1.*,*.q_proj.weight";
-    check_refused(&p, &s, "where there are 32");
+    check_refused(&s, "where there are 32");
     parity_close(&p);
 }
 

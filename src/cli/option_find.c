@@ -1,0 +1,65 @@
+// cli/option_find.c - rows of the table of options by name, and the registries whose names an option may take.
+#include "cli/options.h"
+
+#include <string.h>
+
+static const char *routing_name(int64_t i)
+{
+    return routings[i] ? routings[i]->name : NULL;
+}
+
+static const char *routing_help(int64_t i)
+{
+    return routings[i]->help;
+}
+
+static const char *tuning_name(int64_t i)
+{
+    return tunings[i] ? tunings[i]->name : NULL;
+}
+
+static const char *tuning_help(int64_t i)
+{
+    return tunings[i]->help;
+}
+
+static const char *template_name(int64_t i)
+{
+    return chat_templates[i] ? chat_templates[i]->name : NULL;
+}
+
+static const char *template_help(int64_t i)
+{
+    return chat_templates[i]->help;
+}
+
+const struct registry routing_registry = {routing_name, routing_help};
+const struct registry tuning_registry = {tuning_name, tuning_help};
+const struct registry template_registry = {template_name, template_help};
+
+bool option_in(const struct option *row, enum command c)
+{
+    return (row->commands >> c) & 1U;
+}
+
+const struct option *option_find(enum command c, const char *name)
+{
+    for (int64_t i = 0; i < option_count; i++) {
+        if (option_in(&option_table[i], c) && !strcmp(option_table[i].name, name)) {
+            return &option_table[i];
+        }
+    }
+    return NULL;
+}
+
+const char *option_group_name(enum option_group g)
+{
+    static const char *const names[GROUP_COUNT] = {
+        [GROUP_MODEL] = "model",           [GROUP_DATA] = "data",
+        [GROUP_ROUTING] = "routing",       [GROUP_TUNING] = "tuning",
+        [GROUP_OPTIMIZER] = "optimizer",   [GROUP_TRAINING] = "training",
+        [GROUP_GENERATION] = "evaluation", [GROUP_OUTPUT] = "output",
+        [GROUP_MACHINE] = "machine",
+    };
+    return names[g];
+}
