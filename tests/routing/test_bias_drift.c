@@ -66,7 +66,7 @@ static struct routing_options combination(int i, enum bias_sign sign)
 {
     return (struct routing_options){.bias_in = i % 2 ? BIAS_IN_LOGITS : BIAS_IN_SELECTION,
                                     .bias_usage = i / 2 ? BIAS_USAGE_COUNT : BIAS_USAGE_SOFT,
-                                    .bias_sign = sign};
+                                    .bias_sign = (int)sign};
 }
 
 static void sparsify_silences_the_tail(void **state)
