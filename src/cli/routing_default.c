@@ -99,7 +99,8 @@ bool routing_settle(struct options *o, struct error *err)
     struct run_config *config = &o->config;
     struct routing_options whole = {0}; // nothing beats what the folder says of itself
     struct folder f = {0};
-    if (!option_find(o->command, "model")) return true; // bench: no folder of the user's
+    // bench makes a folder of its own; experts may read logs alone
+    if (!option_find(o->command, "model") || !config->model) return true;
     const struct checkpoint *opened = checkpoint_open(&c, config->model, NULL) ? &c : NULL;
     routing_options_source(&whole, config->adapter, config->model, opened);
     f.dir = whole.source.dir;

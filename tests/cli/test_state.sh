@@ -93,6 +93,19 @@ cmp -s run/model/forced_experts_records.json on/model/forced_experts_records.jso
     complain "train: other condensers than the folder's"
 ok 1 train --resume --out on --quiet
 
+# --- an adapter carries it, too, and merging hands it on
+ok 0 "${train[@]}" --model base --out adapted --routing condenser --condenser-gate one \
+    --tuning esft --quiet
+logits by-default 0 dump --tuning esft --model base --adapter adapted/adapter
+logits by-flags 0 dump --tuning esft --model base --adapter adapted/adapter --routing condenser \
+    --condenser-gate one
+cmp -s by-default by-flags || complain "dump: the adapter's routing is not the default"
+ok 1 merge --model base --adapter adapted/adapter --out merged
+logits other 0 dump --model merged
+cmp -s by-default other || complain "merge: the merged model computes something else"
+logits other 1 dump --tuning esft --model base --adapter adapted/adapter --routing topk
+cmp -s by-default other && complain "dump: --routing does not beat the adapter"
+
 # --- a folder of the released code
 cp -r run/model released
 rm released/routing.json released/condenser_gates.safetensors
