@@ -38,6 +38,40 @@ static bool open_model(struct evaluation *e, int64_t max_tokens, int64_t cache_r
     return model_open(&e->model, &setup, err) && model_allocate(&e->model, err);
 }
 
+// One array for each MoE layer.
+static json_t *usage_json(const struct model_config *c, const int64_t *usage)
+{
+    json_t *layers = json_array();
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        if (!c->moe_layer[l]) continue;
+        json_t *rows = json_array();
+        for (int64_t e = 0; e < c->n_experts; e++) {
+            json_array_append_new(rows, json_integer((json_int_t)usage[l * c->n_experts + e]));
+        }
+        json_array_append_new(layers, rows);
+    }
+    return layers;
+}
+
+static bool report_loss(struct evaluation *e, const struct loss_score *s, struct error *err)
+{
+    if (!isfinite(s->loss)) log_warning("the loss is not a finite number");
+    fprintf(e->io->people,
+            "loss %.6f, perplexity %.4f, over %" PRId64 " tokens of %" PRId64 " examples\n",
+            s->loss, exp(s->loss), s->supervised, s->examples);
+    if (!e->io->json) return true;
+    json_t *line = json_object();
+    json_object_set_new(line, "task", json_string("loss"));
+    json_object_set_new(line, "loss", isfinite(s->loss) ? json_real(s->loss) : json_null());
+    const double perplexity = exp(s->loss);
+    json_object_set_new(line, "perplexity",
+                        isfinite(perplexity) ? json_real(perplexity) : json_null());
+    json_object_set_new(line, "tokens", json_integer(s->supervised));
+    json_object_set_new(line, "examples", json_integer(s->examples));
+    if (s->usage) json_object_set_new(line, "usage", usage_json(&e->model.config, s->usage));
+    return output_json(e->io, line, err);
+}
+
 static bool loss_task(struct evaluation *e, struct error *err)
 {
     struct loss_score s;
@@ -47,20 +81,9 @@ static bool loss_task(struct evaluation *e, struct error *err)
     if (!open_model(e, all < most ? all : most, 0, err)) return false;
     if (!score_loss(&s, &e->model, &e->data, &l, err)) return false;
     progress_end(&e->progress);
-    if (!isfinite(s.loss)) log_warning("the loss is not a finite number");
-    fprintf(e->io->people,
-            "loss %.6f, perplexity %.4f, over %" PRId64 " tokens of %" PRId64 " examples\n", s.loss,
-            exp(s.loss), s.supervised, s.examples);
-    if (!e->io->json) return true;
-    json_t *line = json_object();
-    json_object_set_new(line, "task", json_string("loss"));
-    json_object_set_new(line, "loss", isfinite(s.loss) ? json_real(s.loss) : json_null());
-    const double perplexity = exp(s.loss);
-    json_object_set_new(line, "perplexity",
-                        isfinite(perplexity) ? json_real(perplexity) : json_null());
-    json_object_set_new(line, "tokens", json_integer(s.supervised));
-    json_object_set_new(line, "examples", json_integer(s.examples));
-    return output_json(e->io, line, err);
+    const bool ok = report_loss(e, &s, err);
+    mem_free(s.usage);
+    return ok;
 }
 
 static bool write_prediction(void *user, const struct answer *a, struct error *err)

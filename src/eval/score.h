@@ -13,6 +13,7 @@ struct score_listener {
 struct loss_score {
     double loss; // mean cross-entropy over the supervised tokens
     int64_t supervised, tokens, examples;
+    int64_t *usage; // (L,E) rows that each expert got, for mem_free; NULL: the model has no experts
 };
 // The model takes setup.max_tokens at a time; no example may be longer.
 bool score_loss(struct loss_score *out, struct model *m, const struct dataset *d,

@@ -69,7 +69,7 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
 void moe_backward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor dx,
                   struct tensor dy);
 
-// pass.c: what a training forward counts of one MoE layer: rows of each expert, the router's losses.
+// pass.c: what a forward counts of one MoE layer: rows of each expert, in training the router's losses.
 void model_count_layer(struct model *m, int64_t layer, struct tensor z, struct tensor offsets);
 // pass.c: the supervised targets of a batch and their rows, to the backend; returns how many.
 int64_t model_upload_targets(struct model *m, const struct batch *b);

@@ -62,6 +62,7 @@ struct model {
     struct router_losses router_losses;
     double router_loss_weight; // of the micro-batch under way: its share of the step's tokens
     struct tensor usage;       // (L,E) F32: rows that each expert got in training, until taken
+    bool count_usage;          // evaluation counts them, too
     struct tensor rope;        // (P, rotary) F32: cosines and sines
     int32_t *host;             // (2 * max_tokens) for compacting targets and cutting spans
     int64_t embedding, final_norm, head; // weight indices (head == embedding when tied)

@@ -42,7 +42,7 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
     const struct dispatch *d = &a->dispatch;
     const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
     o->dispatch(d, a->route.expert, a->route.weight, false, 0);
-    if (route_again && m->acts->training) model_count_layer(m, l->index, a->z, d->offsets);
+    if (route_again) model_count_layer(m, l->index, a->z, d->offsets);
     o->gather_tokens(rows, a->n2, d);
     linear_forward(o, &l->experts.gate, a->gate, rows, d->offsets);
     linear_forward(o, &l->experts.up, a->up, rows, d->offsets);

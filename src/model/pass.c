@@ -45,9 +45,11 @@ int64_t model_upload_targets(struct model *m, const struct batch *b)
 
 void model_count_layer(struct model *m, int64_t layer, struct tensor z, struct tensor offsets)
 {
-    const struct tensor usage = tensor_rows(m->usage, layer, 1);
-    m->setup.ops->count_rows(usage, offsets);
-    if (router_losses_on(&m->router_losses)) {
+    const bool training = m->acts->training;
+    if (training || m->count_usage) {
+        m->setup.ops->count_rows(tensor_rows(m->usage, layer, 1), offsets);
+    }
+    if (training && router_losses_on(&m->router_losses)) {
         router_losses_layer(&m->router_losses, z, offsets, m->router_loss_weight);
     }
 }

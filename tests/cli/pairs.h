@@ -64,6 +64,7 @@ static inline double pairs_loss(const char *line)
     setup.max_tokens = 64;
     check_ok(model_open(&m, &setup, &err) && model_allocate(&m, &err), &err);
     check_ok(score_loss(&s, &m, &d, NULL, &err), &err);
+    mem_free(s.usage);
     model_close(&m);
     dataset_close(&d);
     text_close(&text);
