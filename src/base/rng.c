@@ -115,3 +115,19 @@ void rng_fill_normal(float *out, int64_t n, float std, uint64_t seed, uint64_t s
         memcpy(out + at, pairs, (size_t)left * sizeof *out);
     }
 }
+
+// The middle of one of 2^24 equal parts of (-bound, bound).
+static inline float uniform_of(uint32_t bits, float bound)
+{
+    return ((float)(int32_t)(bits >> 8) * 0x1p-23f - (1 - 0x1p-24f)) * bound;
+}
+
+void rng_fill_uniform(float *out, int64_t n, float bound, uint64_t seed, uint64_t stream,
+                      uint64_t first)
+{
+    for (int64_t i = 0; i < n; i += 2) {
+        const uint64_t bits = philox(seed, stream, (first + (uint64_t)i) / 2);
+        out[i] = uniform_of((uint32_t)bits, bound);
+        if (i + 1 < n) out[i + 1] = uniform_of((uint32_t)(bits >> 32), bound);
+    }
+}

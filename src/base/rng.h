@@ -20,3 +20,6 @@ void rng_shuffle(struct rng *r, int64_t *x, int64_t n); // Fisher-Yates
 // arithmetic in a fixed order, no call to libm: the same values on every machine.
 void rng_fill_normal(float *out, int64_t n, float std, uint64_t seed, uint64_t stream,
                      uint64_t first);
+// The same for uniform draws in (-bound, bound), two of each counter; first is even.
+void rng_fill_uniform(float *out, int64_t n, float bound, uint64_t seed, uint64_t stream,
+                      uint64_t first);

@@ -55,6 +55,25 @@ struct swiglu_grads {
     struct tensor dg, du, a, dweight;
 };
 
+// A mask of dropout: it depends on the key and on an element's token, group and column, so it is the same in
+// every pass that has the key, however rows are ordered, and need not be kept.
+struct dropout {
+    uint64_t key;
+    float p;                     // share of elements that become 0, in steps of 2^-16
+    const struct dispatch *rows; // which tokens the rows are; NULL: row r is token r, of group 0
+    int64_t first;               // the group at which the offsets of `rows` begin
+};
+
+// What magnitude_scale reads and writes, N rows of W + a B A.
+struct magnitude_norm {
+    struct tensor magnitude, squares; // (N) F32; of the rows of W
+    struct tensor b, p, q;            // (N,r): B in any floating type; W A^T and B A A^T in F32
+    float a;
+};
+struct magnitude_scale {
+    struct tensor scale, rest, inverse; // (N) F32
+};
+
 struct adamw { // doubles: 1 - 0.999f is off by 1e-5
     double lr, beta1, beta2, eps, weight_decay;
     double correction1,
@@ -198,6 +217,23 @@ struct ops {
     //   set and 0 outside, dp = (dw - <dw, w>) / sum in the set and dw / sum outside. dp may be dw.
     void (*normalize_backward_through)(struct tensor dp, struct tensor dw, struct tensor w,
                                        struct tensor sum);
+
+    // What low-rank adapters are made of besides products (METHODS, "lora, dora").
+    //   y (R,C) = x (R,C) * keep / (1 - p), or += if accumulate; keep is 0 or 1 (struct dropout)
+    void (*dropout)(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate);
+    //   y (R,C) = x (R,C) * c_g, or += if accumulate, for the rows of g; c (G,C) F32. y may be x.
+    void (*scale_columns)(struct tensor y, struct tensor x, struct tensor c, struct tensor offsets,
+                          bool accumulate);
+    //   d (G,C) F32 += a_g * sum over the rows of g of x * y (R,C); a (G,C) F32
+    void (*dot_columns)(struct tensor d, struct tensor a, struct tensor x, struct tensor y,
+                        struct tensor offsets);
+    //   y (G*rows, S) F32: y_g = W_g A_g^T, w (G; rows, cols), a (G; S, cols)
+    void (*matrices_multiply)(struct tensor y, const struct matrices *w, const struct matrices *a);
+    //   s (G*rows) F32 = sum of squares of each row of w
+    void (*row_squares)(struct tensor s, const struct matrices *w);
+    //   |v|^2 = squares + sum_k a b_k (2 p_k + a q_k), the norm of a row of W + a B A:
+    //   inverse = 1 / |v|, scale = magnitude / |v|, rest = scale - 1; where |v| is 0: 0, 0, -1
+    void (*magnitude_scale)(const struct magnitude_scale *out, const struct magnitude_norm *in);
 
     // d <- expert (N,S) I32, weight (N,S) F32: the slots with weight != 0, or those with weight == 0
     // (for the router's gradient alone) if `zeros`, of the experts first .. first + count(offsets) - 2.

@@ -133,6 +133,24 @@ static void filled_normals_never_change(void **state)
     assert_true(hash == UINT64_C(0xb6da7325cd13e26e));
 }
 
+static void filled_uniforms_are_the_words_of_the_stream(void **state)
+{
+    (void)state;
+    enum { N = 100001 };
+    static float x[N], part[77];
+    double mean = 0, square = 0;
+    rng_fill_uniform(x, N, 0.25f, 3, 4, 60);
+    for (int i = 0; i < N; i++) {
+        const uint64_t bits = rng_at(3, 4, 30 + (uint64_t)i / 2) >> (i % 2 ? 32 : 0);
+        const double want = (((double)((uint32_t)bits >> 8) + 0.5) * 0x1p-23 - 1) * 0.25;
+        assert_true(fabs((double)x[i] - want) < 2e-8 && fabsf(x[i]) < 0.25f);
+        mean += (double)x[i] / N, square += (double)x[i] * (double)x[i] / N;
+    }
+    assert_true(fabs(mean) < 0.003 && fabs(square - 0.0625 / 3) < 3e-4);
+    rng_fill_uniform(part, 77, 0.25f, 3, 4, 60 + 500); // any piece of it, alone
+    assert_memory_equal(part, x + 500, sizeof part);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +161,7 @@ int main(void)
         cmocka_unit_test(a_shuffle_is_a_fair_permutation),
         cmocka_unit_test(filled_normals_are_box_muller),
         cmocka_unit_test(filled_normals_never_change),
+        cmocka_unit_test(filled_uniforms_are_the_words_of_the_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

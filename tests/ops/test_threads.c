@@ -165,6 +165,33 @@ static void run_blocks(enum dtype t)
     cpu_ops.block_scores(sums, y, x, offsets, 128, BLOCK_SUM_ABS);
     cpu_ops.column_scores(columns, x, offsets, BLOCK_SUM, true);
     note(y), note(x), note(grad), note(sums), note(columns);
+static void run_low_rank(enum dtype t)
+{
+    const int64_t G = 3, R = 900, C = 611, rows = 1300, K = 7;
+    const int32_t offset[] = {0, 3, 700, 900};
+    const struct tensor offsets = make(DTYPE_I32, 1, G + 1), x = in(t, R, C), y = in(t, R, C);
+    const struct tensor c = in(DTYPE_F32, G, C), d = in(DTYPE_F32, G, C);
+    const struct dropout drop = {.key = 9, .p = 0.1f};
+    memcpy(offsets.data, offset, sizeof offset);
+    cpu_ops.dropout(y, x, &drop, true);
+    cpu_ops.scale_columns(y, y, c, offsets, false);
+    cpu_ops.dot_columns(d, c, x, y, offsets);
+    note(y), note(d);
+    const struct tensor w = in(t, G * rows, C), a = in(t, G * K, C), b = in(t, G * rows, K);
+    const struct tensor wa = make(DTYPE_F32, G * rows, K), squares = make(DTYPE_F32, 1, G * rows);
+    void *data[2][3];
+    for (int64_t g = 0; g < G; g++) {
+        data[0][g] = tensor_rows(w, g * rows, rows).data;
+        data[1][g] = tensor_rows(a, g * K, K).data;
+    }
+    const struct matrices W = {G, rows, C, t, data[0]}, A = {G, K, C, t, data[1]};
+    cpu_ops.matrices_multiply(wa, &W, &A);
+    cpu_ops.row_squares(squares, &W);
+    const struct magnitude_scale out = {like(DTYPE_F32, squares), like(DTYPE_F32, squares),
+                                        like(DTYPE_F32, squares)};
+    const struct magnitude_norm norm = {in(DTYPE_F32, 1, G * rows), squares, b, wa, wa, 0.3f};
+    cpu_ops.magnitude_scale(&out, &norm);
+    note(wa), note(squares), note(out.scale), note(out.rest), note(out.inverse);
 }
 
 static const struct {
@@ -172,6 +199,7 @@ static const struct {
     void (*run)(enum dtype t);
 } groups[] = {{"elementwise", run_elementwise}, {"layers", run_layers}, {"routing", run_routing},
               {"attention", run_attention},     {"matmul", run_matmul}, {"blocks", run_blocks}};
+              {"attention", run_attention},     {"matmul", run_matmul}, {"low rank", run_low_rank}};
 
 static uint32_t checksum(size_t group, enum dtype t, int threads, enum cpu_products products)
 {

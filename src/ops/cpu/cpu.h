@@ -85,6 +85,15 @@ void cpu_block_scores(struct tensor sums, struct tensor dy, struct tensor x, str
                       int64_t size, enum block_sum kind);
 void cpu_column_scores(struct tensor sums, struct tensor x, struct tensor offsets,
                        enum block_sum kind, bool mean);
+void cpu_matrices_multiply(struct tensor y, const struct matrices *w, const struct matrices *a);
+// low_rank.c
+void cpu_dropout(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate);
+void cpu_scale_columns(struct tensor y, struct tensor x, struct tensor c, struct tensor offsets,
+                       bool accumulate);
+void cpu_dot_columns(struct tensor d, struct tensor a, struct tensor x, struct tensor y,
+                     struct tensor offsets);
+void cpu_row_squares(struct tensor s, const struct matrices *w);
+void cpu_magnitude_scale(const struct magnitude_scale *out, const struct magnitude_norm *in);
 // router.c
 void cpu_softmax_forward(struct tensor p, struct tensor z);
 void cpu_softmax_backward(struct tensor dz, struct tensor dp, struct tensor p);

@@ -293,3 +293,31 @@ void cpu_matmul_dinput(struct tensor dx, struct tensor dy, const struct matrices
                                    .accumulate = accumulate};
     check(&p, offsets);
 }
+
+// Each W_g plays the rows of a product with A_g.
+void cpu_matrices_multiply(struct tensor y, const struct matrices *w, const struct matrices *a)
+{
+    const int64_t parts = ceil_div(w->rows, ROWS), blocks = ceil_div(a->rows, COLUMNS);
+    const int64_t tasks = w->groups * parts * blocks;
+    assert(y.dtype == DTYPE_F32 && a->groups == w->groups && a->cols == w->cols);
+    assert(y.dim[0] == w->groups * w->rows && y.dim[1] == a->rows);
+    const bool worth = y.dim[0] * a->rows * w->cols > SMALL_WORK * 8;
+    cpu_bf16_products(); // decided before there are threads
+#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
+    for (int64_t i = 0; i < tasks; i++) {
+        const int64_t g = i / blocks / parts;
+        const struct bank_product p = {
+            .y = tensor_rows(y, g * w->rows, w->rows),
+            .x = tensor_2d(w->data[g], w->dtype, w->rows, w->cols),
+            .w = a,
+            .columns = a->rows,
+            .depth = a->cols,
+            .transposed = true,
+        };
+        struct task t = {
+            .group = g, .row = i / blocks % parts * ROWS, .column = i % blocks * COLUMNS};
+        t.rows = min_i64(ROWS, w->rows - t.row);
+        t.columns = min_i64(COLUMNS, a->rows - t.column);
+        run_task(&p, &t);
+    }
+}
