@@ -93,6 +93,7 @@ static bool replace_weights(struct model *m, struct error *err)
                         m->adapter_path, e->name);
         }
         w->stored = w->value = e->tensor;
+        w->brought = true;
     }
     return true;
 }
@@ -152,6 +153,10 @@ static bool load_one(void *user, const struct adapter_tensor *t, struct error *e
     const struct loading *l = user;
     const struct model *m = l->m;
     char name[2 * NAME_MAX_LENGTH];
+    if (t->from) {
+        l->used[t->from - m->adapter.entry] = true;
+        return true;
+    }
     snprintf(name, sizeof name, "%s%s", m->setup.tuning->format->prefix, t->name);
     const struct st_entry *e = safetensors_find(&m->adapter, name);
     if (!e) return fail(err, "%s: tensor %s is missing", m->adapter_path, name);
@@ -294,7 +299,11 @@ static bool write_about(const struct model *m, const char *dir, struct error *er
     json_t *about =
         json_pack("{s:s, s:s, s:s, s:s}", "tuning", m->setup.tuning->name, "base_architecture",
                   m->config.architecture, "base_config", crc, "moetune_version", MOETUNE_VERSION);
-    const bool ok = about ? json_write_file(path, about, err) : fail(err, "%s: no memory", path);
+    const struct adapter_format *f = m->setup.tuning->format;
+    const struct tuning_input in = tuning_input(m);
+    bool ok = about || fail(err, "%s: no memory", path);
+    ok = ok && (!f->describe || f->describe(m->tuning_state, &in, about, err)) &&
+         json_write_file(path, about, err);
     json_decref(about);
     return ok;
 }

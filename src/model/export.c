@@ -16,10 +16,7 @@ enum { README_LIMIT = 64 << 20 };
 // adapter changes it?
 static bool is_changed(const struct model *m, const struct weight *w)
 {
-    const char *in_checkpoint = (const char *)w->entry->tensor.data +
-                                (size_t)w->offset * dtype_size(w->entry->tensor.dtype);
-    return w->leaf >= 0 || w->stored.data != (const void *)in_checkpoint ||
-           (w->bank && w->bank->adapter && m->setup.tuning->merge);
+    return w->leaf >= 0 || w->brought || (w->bank && w->bank->adapter && m->setup.tuning->merge);
 }
 
 // The matrix as F32 in host memory.

@@ -42,6 +42,7 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
     const struct dispatch *d = &a->dispatch;
     const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
     o->dispatch(d, a->route.expert, a->route.weight, false, 0);
+    l->experts.gate.rows = l->experts.up.rows = l->experts.down.rows = d;
     if (route_again) model_count_layer(m, l->index, a->z, d->offsets);
     o->gather_tokens(rows, a->n2, d);
     linear_forward(o, &l->experts.gate, a->gate, rows, d->offsets);
@@ -76,9 +77,11 @@ static void experts_backward(struct model *m, struct mlp *p, struct layer_acts *
 }
 
 // Matrices [first, first + n) of a bank.
-static struct bank some_groups(const struct bank *b, int64_t first, int64_t n)
+static struct bank some_groups(const struct bank *b, int64_t first, int64_t n,
+                               const struct dispatch *rows)
 {
     struct bank part = *b;
+    part.rows = rows;
     part.first_group = first;
     part.groups = part.value.groups = n;
     part.value.data = b->value.data + first;
@@ -95,11 +98,11 @@ static void zero_slots_backward(struct model *m, const struct mlp *p, struct lay
     const int64_t E = m->config.n_experts, step = a->active;
     for (int64_t first = 0; first < E; first += step) {
         const int64_t n = E - first < step ? E - first : step;
-        const struct bank gate = some_groups(&p->gate, first, n);
-        const struct bank up = some_groups(&p->up, first, n),
-                          down = some_groups(&p->down, first, n);
         struct dispatch d = a->dispatch;
         d.offsets.dim[0] = n + 1;
+        const struct bank gate = some_groups(&p->gate, first, n, &d);
+        const struct bank up = some_groups(&p->up, first, n, &d),
+                          down = some_groups(&p->down, first, n, &d);
         o->dispatch(&d, a->route.expert, a->route.weight, true, first);
         o->gather_tokens(rows, a->n2, &d);
         linear_forward(o, &gate, a->gate, rows, d.offsets);

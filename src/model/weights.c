@@ -114,6 +114,34 @@ static enum weight_part part_of(enum role r)
     }
 }
 
+static const char *projection_of(enum role r)
+{
+    switch (r) {
+    case ROLE_Q:
+        return "q_proj";
+    case ROLE_K:
+        return "k_proj";
+    case ROLE_V:
+        return "v_proj";
+    case ROLE_O:
+        return "o_proj";
+    case ROLE_GATE:
+    case ROLE_EXPERT_GATE:
+    case ROLE_SHARED_GATE:
+        return "gate_proj";
+    case ROLE_UP:
+    case ROLE_EXPERT_UP:
+    case ROLE_SHARED_UP:
+        return "up_proj";
+    case ROLE_DOWN:
+    case ROLE_EXPERT_DOWN:
+    case ROLE_SHARED_DOWN:
+        return "down_proj";
+    default:
+        return NULL;
+    }
+}
+
 // "layers.3.experts.7.up.weight" -> "layers.3.experts.*.up": what an adapter calls the bank.
 static void bank_name(struct bank *b, const char *tensor, int64_t expert)
 {
@@ -152,6 +180,7 @@ static bool place_matrix(struct model *m, enum role role, int64_t index, struct 
         return true;
     }
     if (!bank_open(b, w, w->expert >= 0 ? m->config.n_experts : 1, err)) return false;
+    b->projection = projection_of(role);
     w->bank = b;
     w->group = w->expert >= 0 ? w->expert : 0;
     b->weight[w->group] = index;
@@ -278,6 +307,18 @@ static bool nothing_left_over(const struct model *m, struct error *err)
     return ok;
 }
 
+// Where a fused checkpoint keeps the experts' banks.
+static void name_fused(struct mlp *experts, const struct family *f, int64_t layer)
+{
+    struct bank *both[] = {&experts->gate, &experts->up};
+    for (int64_t i = 0; i < 2; i++) {
+        family_name(both[i]->fused, sizeof both[i]->fused, f, ROLE_EXPERTS_GATE_UP, layer, -1);
+        both[i]->fused_part = i, both[i]->fused_parts = 2;
+    }
+    family_name(experts->down.fused, sizeof experts->down.fused, f, ROLE_EXPERTS_DOWN, layer, -1);
+    experts->down.fused_parts = 1;
+}
+
 // The embedding serves as the head where they are tied.
 static bool open_head(struct model *m, struct error *err)
 {
@@ -301,6 +342,9 @@ bool weights_collect(struct model *m, const struct family *f, struct error *err)
     }
     struct collector c = {m, f};
     if (!shapes_visit(f, &m->config, fused, collect_one, &c, err)) return false;
+    for (int64_t l = 0; l < m->config.n_layers; l++) {
+        if (m->layer[l].moe) name_fused(&m->layer[l].experts, f, l);
+    }
     if (m->config.tied_head) m->head = m->embedding;
     return open_head(m, err) && nothing_left_over(m, err);
 }

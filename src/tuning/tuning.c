@@ -152,6 +152,12 @@ static const char *last_part(const char *name)
     return dot ? dot + 1 : name;
 }
 
+static bool names_bank(const char *pattern, const struct bank *b)
+{
+    return glob_match(pattern, b->name) || glob_match(pattern, last_part(b->name)) ||
+           (b->projection && glob_match(pattern, b->projection));
+}
+
 struct match {
     const struct bank *bank;
     bool found;
@@ -161,7 +167,7 @@ static bool match_module(void *user, const char *pattern, struct error *err)
 {
     (void)err;
     struct match *m = user;
-    m->found |= glob_match(pattern, m->bank->name) || glob_match(pattern, last_part(m->bank->name));
+    m->found |= names_bank(pattern, m->bank);
     return true;
 }
 
@@ -170,6 +176,32 @@ bool bank_matches(const struct bank *b, const char *globs)
     struct match m = {b, false};
     globs_each(globs, match_module, &m, NULL);
     return m.found;
+}
+
+struct targets {
+    bool *target;
+    const struct tuning_input *in;
+    const char *option;
+};
+
+static bool mark_targets(void *user, const char *pattern, struct error *err)
+{
+    const struct targets *t = user;
+    bool found = false;
+    for (int64_t i = 0; i < t->in->n_banks; i++) {
+        const struct bank *b = t->in->bank[i];
+        if (!b->projection || !names_bank(pattern, b)) continue;
+        t->target[i] = found = true;
+    }
+    return found || fail(err, "--%s: '%s' matches no projection of the model", t->option, pattern);
+}
+
+bool tuning_targets(bool *target, const struct tuning_input *in, const char *option,
+                    const char *globs, struct error *err)
+{
+    struct targets t = {target, in, option};
+    memset(target, 0, (size_t)in->n_banks * sizeof *target);
+    return each_glob(globs, mark_targets, &t, err);
 }
 
 struct matrices tuning_matrices(const struct ops *o, struct arena *a, struct tensor t,

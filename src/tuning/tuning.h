@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/leaf.h"
 #include "io/checkpoint.h"
+#include "io/json.h"
 #include "model/config.h"
 #include "ops/ops.h"
 
@@ -27,6 +28,7 @@ struct weight {
     struct tensor stored;         // mapped, read-only, in its stored type, possibly unaligned
     struct tensor value;          // what the forward pass reads: stored, or a leaf's copy or master
     struct tensor grad;           // F32, absent when frozen
+    bool brought;                 // the value is an adapter's, not the checkpoint's
     bool learns;                  // whole, as tuning_choose decided
     enum dtype copy_type;         // type of the working copy if it learns; F32: the master serves
     int64_t leaf;                 // index of its leaf, -1 if frozen
@@ -53,14 +55,22 @@ struct weights {
 // group. `value` and `grad` are bound by the model after the policy has attached.
 struct bank {
     char name[NAME_MAX_LENGTH]; // module: "model.layers.3.mlp.experts.*.gate_proj"; * is the group
+    // What the module is, whatever the family calls it: "q_proj", "gate_proj"; NULL: routers and gates.
+    const char *projection;
+    // The tensor of a fused checkpoint that would hold the bank, "" if there is none such: the bank is part
+    // fused_part of the fused_parts that lie one above the other in each group.
+    char fused[NAME_MAX_LENGTH];
+    int64_t fused_part, fused_parts;
     enum weight_part part;
     int64_t layer;
     int64_t groups, out,
         in;              // W_g is (out, in), as torch stores it; groups 0: there is no such bank
     int64_t first_group; // of a view of some groups: where they begin in the whole bank
-    int64_t max_rows;    // most rows that a call can have
-    int64_t *weight;     // (groups) indices in weights
-    int64_t bias;        // weight index of the (out) bias, -1: none
+    const struct dispatch
+        *rows;        // of the pass under way: which slots are rows; NULL: row r is token r
+    int64_t max_rows; // most rows that a call can have
+    int64_t *weight;  // (groups) indices in weights
+    int64_t bias;     // weight index of the (out) bias, -1: none
     struct matrices value, grad; // grad.data NULL: frozen; a NULL pointer in it: that group is
     struct tensor bias_value, bias_grad;
     const struct tuning *tuning; // whose hooks apply where `adapter` is set
@@ -107,7 +117,9 @@ struct tuning_input {
     struct bank *const *bank; // (n_banks) every linear of the layers, in the model's order
     int64_t n_banks;
     enum dtype compute;                // type of activations
-    const struct safetensors *adapter; // values to begin with; NULL: afresh
+    const char *dir;                   // the base's folder
+    const char *adapter_dir;           // of values to begin with; NULL: afresh
+    const struct safetensors *adapter; // their file; NULL: afresh
     const char *prefix;                // in front of names in that file
     const char *adapter_dir;           // the folder that it lies in
 };
@@ -118,6 +130,8 @@ struct tuning_state; // owned by the policy
 struct adapter_tensor {
     char name[NAME_MAX_LENGTH]; // without the prefix
     struct tensor value, grad;  // F32; grad absent where nothing learns
+    // Set: the policy has taken the value from this entry of the file itself, which has it in another layout.
+    const struct st_entry *from;
 };
 typedef bool (*adapter_visitor)(void *user, const struct adapter_tensor *t, struct error *err);
 
@@ -186,6 +200,9 @@ struct adapter_format {
     // Writes the files beside the weights (adapter_config.json, expert_cfg.json).
     bool (*write)(const struct tuning_state *st, const struct tuning_input *in, const char *dir,
                   struct error *err);
+    // Adds to moetune_adapter.json what only we read. NULL: nothing.
+    bool (*describe)(const struct tuning_state *st, const struct tuning_input *in, json_t *about,
+                     struct error *err);
     // Is the folder one of this policy's? Then fills the options from it.
     bool (*read)(bool *mine, struct tuning_options *r, const char *dir, struct error *err);
     // Every tensor of the adapter, whole weights aside. NULL: none.
@@ -215,8 +232,12 @@ typedef bool (*glob_visitor)(void *user, const char *pattern, struct error *err)
 bool globs_each(const char *list, glob_visitor fn, void *user, struct error *err);
 // Does one of a comma-separated list of globs match the weight's name, or the fused tensor's that holds it?
 bool weight_matches(const struct weight *w, const char *globs);
-// Is the module one of a comma-separated list of globs, over its whole name or its last part ("q_proj")?
+// Is the module one of a comma-separated list of globs, over its whole name, its last part ("w1") or what it
+// is ("gate_proj")?
 bool bank_matches(const struct bank *b, const char *globs);
+// Marks the projections that a list of globs names; an entry that names none is an error. target (n_banks).
+bool tuning_targets(bool *target, const struct tuning_input *in, const char *option,
+                    const char *globs, struct error *err);
 // t (groups * rows, cols) as G matrices; their pointer table lies in the arena.
 struct matrices tuning_matrices(const struct ops *o, struct arena *a, struct tensor t,
                                 int64_t groups);
