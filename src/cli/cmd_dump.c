@@ -173,6 +173,7 @@ static bool open_model(struct dump *d, struct options *o, struct error *err)
     if (!setup_model(&setup, o, true, err) || (o->config.gradients && !check_chosen(&setup, err))) {
         return false;
     }
+    setup.tuning_options.lora_dropout = o->config.tuning_options.lora_dropout; // not an adapter's
     setup.max_tokens = d->batch.batch.n;
     return model_open(&d->model, &setup, err) && model_allocate(&d->model, err) &&
            model_begin_last_phase(&d->model, err);

@@ -12,7 +12,8 @@ void setup_machine(const struct options *o)
     cpu_configure((int)o->config.threads, (enum cpu_products)o->config.products);
 }
 
-// A run that learns goes on from an adapter of its own tuning; what only computes takes whatever lies there.
+// A run that learns goes on from an adapter of its own tuning; what only computes takes whatever lies there,
+// and so does dump unless it is told.
 static bool setup_adapter(struct model_setup *s, const struct options *o, bool learns,
                           struct error *err)
 {
@@ -20,7 +21,8 @@ static bool setup_adapter(struct model_setup *s, const struct options *o, bool l
     struct tuning_options found = s->tuning_options;
     s->adapter = o->config.adapter;
     if (!tuning_of_adapter(&t, &found, s->adapter, err)) return false;
-    if (learns && t != s->tuning) {
+    const bool any = o->command == COMMAND_DUMP && !options_given(o, "tuning");
+    if (learns && t != s->tuning && !any) {
         return fail(err, "--adapter %s: of tuning %s, but --tuning is %s", s->adapter, t->name,
                     s->tuning->name);
     }

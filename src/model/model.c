@@ -89,7 +89,6 @@ struct tuning_input tuning_input(const struct model *m)
                                  .n_banks = m->n_banks,
                                  .compute = m->acts->dtype,
                                  .dir = m->setup.dir,
-                                 .adapter_dir = m->setup.adapter,
                                  .adapter = m->adapter_path ? &m->adapter : NULL,
                                  .prefix = m->adapter_path ? m->setup.tuning->format->prefix : "",
                                  .adapter_dir = m->setup.adapter};

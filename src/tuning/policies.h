@@ -5,3 +5,5 @@
 extern const struct tuning tuning_full;
 extern const struct tuning tuning_esft;
 extern const struct tuning tuning_smt;
+extern const struct tuning tuning_lora;
+extern const struct tuning tuning_dora;

@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct tuning *const tunings[] = {&tuning_full, &tuning_esft, &tuning_smt, NULL};
+const struct tuning *const tunings[] = {&tuning_full, &tuning_esft, &tuning_smt,
+                                        &tuning_lora, &tuning_dora, NULL};
 
 const struct tuning *tuning_find(const char *name, struct error *err)
 {

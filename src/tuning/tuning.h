@@ -106,6 +106,11 @@ struct tuning_options {
     int64_t esft_tokens; // to score on
     bool esft_shared_experts, esft_non_expert_modules; // learn besides
     struct smt_options smt;
+    // lora, dora
+    int64_t lora_rank;
+    double lora_alpha, lora_dropout;
+    const char *lora_targets; // globs over modules (bank_matches)
+    bool lora_rslora;         // alpha / sqrt(rank) instead of alpha / rank
 };
 
 // What a policy sees of the model when it opens.
@@ -121,7 +126,6 @@ struct tuning_input {
     const char *adapter_dir;           // of values to begin with; NULL: afresh
     const struct safetensors *adapter; // their file; NULL: afresh
     const char *prefix;                // in front of names in that file
-    const char *adapter_dir;           // the folder that it lies in
 };
 
 struct tuning_state; // owned by the policy

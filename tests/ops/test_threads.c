@@ -165,6 +165,8 @@ static void run_blocks(enum dtype t)
     cpu_ops.block_scores(sums, y, x, offsets, 128, BLOCK_SUM_ABS);
     cpu_ops.column_scores(columns, x, offsets, BLOCK_SUM, true);
     note(y), note(x), note(grad), note(sums), note(columns);
+}
+
 static void run_low_rank(enum dtype t)
 {
     const int64_t G = 3, R = 900, C = 611, rows = 1300, K = 7;
@@ -198,8 +200,8 @@ static const struct {
     const char *name;
     void (*run)(enum dtype t);
 } groups[] = {{"elementwise", run_elementwise}, {"layers", run_layers}, {"routing", run_routing},
-              {"attention", run_attention},     {"matmul", run_matmul}, {"blocks", run_blocks}};
-              {"attention", run_attention},     {"matmul", run_matmul}, {"low rank", run_low_rank}};
+              {"attention", run_attention},     {"matmul", run_matmul}, {"blocks", run_blocks},
+              {"low rank", run_low_rank}};
 
 static uint32_t checksum(size_t group, enum dtype t, int threads, enum cpu_products products)
 {
