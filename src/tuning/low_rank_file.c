@@ -185,6 +185,10 @@ static bool is_parameter(const struct pair *p, const struct namesakes *n)
     return n->experts && p->bank->part != PART_EXPERT && !p->all->dora;
 }
 
+struct lists { // of the config
+    json_t *modules, *parameters, *ranks, *alphas, *save;
+};
+
 static bool append(json_t *list, const char *name)
 {
     size_t i;
@@ -196,35 +200,69 @@ static bool append(json_t *list, const char *name)
     return json_array_append_new(list, json_string(name)) == 0;
 }
 
-// Names as short as they can be without naming other modules: "q_proj"; "experts.7.down_proj", which ends the
-// name in every layer; or a module's whole name.
-static bool add_target(json_t *modules, json_t *parameters, const struct pair *p,
-                       const struct tuning_input *in)
+// Where the word in front of a group's number begins: "experts.7.down_proj" ends the name in every layer.
+static size_t before_group(const char *name)
+{
+    const char *star = strchr(name, '*');
+    size_t at = 0;
+    for (size_t i = 0; star && i + 2 < (size_t)(star - name); i++) {
+        if (name[i] == '.') at = i + 1;
+    }
+    return at;
+}
+
+// Names as short as they can be without naming other modules.
+static bool add_target(const struct lists *l, const struct pair *p, const struct namesakes *n)
 {
     const struct bank *b = p->bank;
-    const struct namesakes n = namesakes_of(in, b);
     char name[NAME_MAX_LENGTH + 8], module[NAME_MAX_LENGTH];
-    if (is_parameter(p, &n)) {
+    if (is_parameter(p, n)) {
         snprintf(name, sizeof name, "%s.weight", b->name);
-        return append(parameters, name);
+        return append(l->parameters, name);
     }
-    if (n.all && (p->all->dora || !(n.experts && n.others)))
-        return append(modules, last_part(b->name));
-    size_t skipped = 0; // up to the word in front of the group's number
-    for (const char *c = b->name; n.all_of_the_experts && c + 2 < strchr(b->name, '*'); c++) {
-        if (*c == '.') skipped = (size_t)(c + 1 - b->name);
+    if (n->all && (p->all->dora || !(n->experts && n->others))) {
+        return append(l->modules, last_part(b->name));
     }
+    const size_t skipped = n->all_of_the_experts ? before_group(b->name) : 0;
     bool ok = true;
     for (int64_t g = 0; ok && g < b->groups; g++) {
         bank_module(module, b, g);
-        ok = append(modules, module + skipped);
+        ok = append(l->modules, module + skipped);
     }
     return ok;
 }
 
-// A pair whose rank or alpha is not the config's own.
-static bool add_pattern(json_t *ranks, json_t *alphas, const struct pair *p,
-                        const struct pair *usual, const struct tuning_input *in)
+// A rank or alpha that is not the config's own.
+static bool add_pattern(const struct lists *l, const char *regex, int64_t rank, double alpha,
+                        const struct pair *usual)
+{
+    const bool other = alpha < usual->alpha || alpha > usual->alpha;
+    return (rank == usual->rank || json_object_set_new(l->ranks, regex, json_integer(rank)) == 0) &&
+           (!other || json_object_set_new(l->alphas, regex, json_real(alpha)) == 0);
+}
+
+// The fused tensor of transformers 5: peft puts the ranks of its parts one after another, which keeps alpha
+// over (the root of) the rank only if alpha is said anew. In parentheses, which sort in front of the pattern
+// that peft has of its own for it when it saves what it loaded.
+static bool add_fused(const struct lists *l, const struct pair *p, const struct pair *usual,
+                      const struct tuning_input *in)
+{
+    const struct bank *b = p->bank;
+    int64_t rank = 0;
+    if (b->part != PART_EXPERT || !*b->fused) return true;
+    for (int64_t i = 0; i < in->n_banks; i++) {
+        const struct pair *x = in->bank[i]->adapter;
+        if (x && !strcmp(in->bank[i]->fused, b->fused)) rank += x->rank;
+    }
+    const double times = (double)rank / (double)p->rank;
+    const double alpha = p->alpha * (p->all->rslora ? sqrt(times) : times);
+    char regex[NAME_MAX_LENGTH + 16];
+    snprintf(regex, sizeof regex, "(%s)", b->fused);
+    return append(l->parameters, b->fused) && add_pattern(l, regex, rank, alpha, usual);
+}
+
+static bool add_pair(const struct lists *l, const struct pair *p, const struct pair *usual,
+                     const struct tuning_input *in)
 {
     const struct bank *b = p->bank;
     const struct namesakes n = namesakes_of(in, b);
@@ -233,17 +271,10 @@ static bool add_pattern(json_t *ranks, json_t *alphas, const struct pair *p,
     if (star) {
         snprintf(regex, sizeof regex, "%.*s\\d+%s", (int)(star - b->name), b->name, star + 1);
     } else {
-        snprintf(regex, sizeof regex, "%s%s", b->name, is_parameter(p, &n) ? ".weight" : "");
+        snprintf(regex, sizeof regex, "%s%s", b->name, is_parameter(p, &n) ? "(\\.weight)?" : "");
     }
-    const char *names[] = {regex, b->fused_parts == 1 ? b->fused : regex};
-    bool ok = true;
-    for (int i = 0; ok && i < 2; i++) {
-        ok = (p->rank == usual->rank ||
-              json_object_set_new(ranks, names[i], json_integer(p->rank)) == 0) &&
-             (!(p->alpha < usual->alpha || p->alpha > usual->alpha) ||
-              json_object_set_new(alphas, names[i], json_real(p->alpha)) == 0);
-    }
-    return ok;
+    return add_target(l, p, &n) && add_pattern(l, regex, p->rank, p->alpha, usual) &&
+           add_fused(l, p, usual, in);
 }
 
 static bool is_saved(const struct weight *w)
@@ -299,7 +330,8 @@ static void look_at_experts(bool *any, bool *half, const struct tuning_state *st
     }
 }
 
-static void say_limits(const struct tuning_state *st, bool experts, bool half, const char *unread)
+static void say_limits(const struct tuning_state *st, bool experts, bool half, bool wrapped,
+                       const char *unread)
 {
     static const char merge[] = "; `moetune merge` gives a model that every program loads";
     if (experts && st->dora) {
@@ -311,11 +343,11 @@ static void say_limits(const struct tuning_state *st, bool experts, bool half, c
             "the adapter: pairs of the experts' gate without up, or up without gate, load in "
             "peft under transformers 4, not under 5%s",
             merge);
-    } else if (experts && st->dropout > 0) {
-        log_info(
-            "the adapter: its %s says lora_dropout 0, because peft under transformers 5 refuses "
-            "another with pairs of experts; %s keeps %g",
-            config_file, about_file, (double)st->dropout);
+    } else if (wrapped && st->dropout > 0) {
+        log_info("the adapter: its %s says lora_dropout 0, the only one that peft under "
+                 "transformers 5 takes "
+                 "where experts are fused; %s keeps %g",
+                 config_file, about_file, (double)st->dropout);
     }
     if (unread) {
         log_warning(
@@ -336,32 +368,18 @@ static json_t *or_null(json_t *list)
     return json_array_size(list) ? json_incref(list) : json_null();
 }
 
-// The pair whose rank and alpha the config has as its own: peft derives the fused ones from those.
-static const struct pair *usual_pair(const struct tuning_state *st)
-{
-    for (int64_t i = 0; i < st->n_pairs; i++) {
-        if (st->pair[i].bank->fused_parts > 1) return &st->pair[i];
-    }
-    return &st->pair[0];
-}
-
-struct lists {
-    json_t *modules, *parameters, *ranks, *alphas, *save;
-};
-
 static json_t *make_config(const struct tuning_state *st, const struct tuning_input *in,
                            const struct lists *l, double dropout)
 {
-    const struct pair *usual = usual_pair(st);
-    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:I, s:o, s:o, s:O, s:O, s:o, "
-                     "s:o, s:o}",
-                     "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
-                     in->dir, "bias", "none", "fan_in_fan_out", 0, "inference_mode", 1,
-                     "init_lora_weights", 1, "use_rslora", st->rslora, "use_dora", st->dora, "r",
-                     (json_int_t)usual->rank, "lora_alpha", number(usual->alpha), "lora_dropout",
-                     number(dropout), "rank_pattern", l->ranks, "alpha_pattern", l->alphas,
-                     "target_modules", or_null(l->modules), "target_parameters",
-                     or_null(l->parameters), "modules_to_save", or_null(l->save));
+    const struct pair *usual = &st->pair[0];
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:I, s:o, s:o, s:O, s:O, s:o, s:o, s:o}",
+        "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", in->dir, "bias",
+        "none", "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "use_rslora",
+        st->rslora, "use_dora", st->dora, "r", (json_int_t)usual->rank, "lora_alpha",
+        number(usual->alpha), "lora_dropout", number(dropout), "rank_pattern", l->ranks,
+        "alpha_pattern", l->alphas, "target_modules", or_null(l->modules), "target_parameters",
+        or_null(l->parameters), "modules_to_save", or_null(l->save));
 }
 
 bool low_rank_write(const struct tuning_state *st, const struct tuning_input *in, const char *dir,
@@ -373,17 +391,16 @@ bool low_rank_write(const struct tuning_state *st, const struct tuning_input *in
     struct lists l = {json_array(), json_array(), json_object(), json_object(), json_array()};
     bool ok = path_join(path, sizeof path, dir, config_file, err);
     bool room = l.modules && l.parameters && l.ranks && l.alphas && l.save;
+    look_at_experts(&experts, &half, st, in);
     for (int64_t i = 0; room && i < st->n_pairs; i++) {
-        room = add_target(l.modules, l.parameters, &st->pair[i], in) &&
-               add_pattern(l.ranks, l.alphas, &st->pair[i], usual_pair(st), in);
+        room = add_pair(&l, &st->pair[i], &st->pair[0], in);
     }
     room = room && add_whole(l.save, &unread, in);
-    look_at_experts(&experts, &half, st, in);
-    const double dropout = experts ? 0 : in->options->lora_dropout;
-    json_t *config = room ? make_config(st, in, &l, dropout) : NULL;
+    const bool wrapped = room && json_array_size(l.parameters) > 0; // by peft, as parameters
+    json_t *config = room ? make_config(st, in, &l, wrapped ? 0 : in->options->lora_dropout) : NULL;
     if (ok && !config) ok = fail(err, "%s: no memory", path);
     ok = ok && json_write_file(path, config, err);
-    if (ok) say_limits(st, experts, half, unread);
+    if (ok) say_limits(st, experts, half, wrapped, unread);
     json_decref(config);
     json_decref(l.modules), json_decref(l.parameters), json_decref(l.ranks);
     json_decref(l.alphas), json_decref(l.save);

@@ -53,16 +53,22 @@ static bool match(bool *yes, const struct reading *r, const char *regex, bool in
     return ok;
 }
 
-// rank_pattern or alpha_pattern: the first expression that matches decides.
+// rank_pattern or alpha_pattern: the first expression that matches the module, or its weight where that was the
+// target, decides.
 static bool look_up(double *out, const struct reading *r, const char *patterns, const char *name,
                     struct error *err)
 {
     const char *regex;
     json_t *value;
+    char weight[NAME_MAX_LENGTH + 16];
+    snprintf(weight, sizeof weight, "%s.weight", name);
     json_object_foreach(json_object_get(r->config, patterns), regex, value)
     {
         bool yes = false;
-        if (!match(&yes, r, regex, true, name, err)) return false;
+        if (!match(&yes, r, regex, true, name, err) ||
+            (!yes && !match(&yes, r, regex, true, weight, err))) {
+            return false;
+        }
         if (!yes) continue;
         *out = json_number_value(value);
         return *out > 0 ||
@@ -171,7 +177,6 @@ static bool nothing_lost(const struct reading *r, const struct bank *b, struct e
     bool yes = false;
     char module[NAME_MAX_LENGTH];
     bank_module(module, b, 0);
-    if (json_is_true(json_object_get(r->config, "layers_to_transform"))) return true;
     if (!is_target(&yes, r, module, err)) return false;
     return !yes || fail(err, "%s: %s is one of target_modules, but %s%s.lora_A.weight is missing",
                         r->path, module, r->in->prefix, module);
