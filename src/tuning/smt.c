@@ -265,7 +265,7 @@ static bool tensors(const struct tuning_state *st, adapter_visitor fn, void *use
     for (int64_t i = 0; i < st->n_banks; i++) {
         const struct smt_bank *b = &st->bank[i];
         for (int64_t k = 0; k < b->count; k++) {
-            struct adapter_tensor t;
+            struct adapter_tensor t = {.from = NULL};
             smt_block_name(t.name, &st->in, &b->block[k]);
             t.value = view(b->value, &b->by_row[k]);
             t.grad = view(b->grad, &b->by_row[k]);

@@ -202,7 +202,7 @@ bool tuning_targets(bool *target, const struct tuning_input *in, const char *opt
 {
     struct targets t = {target, in, option};
     memset(target, 0, (size_t)in->n_banks * sizeof *target);
-    return each_glob(globs, mark_targets, &t, err);
+    return globs_each(globs, mark_targets, &t, err);
 }
 
 struct matrices tuning_matrices(const struct ops *o, struct arena *a, struct tensor t,
