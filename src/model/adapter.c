@@ -55,16 +55,23 @@ static bool check_base(const struct model *m, struct error *err)
     return same;
 }
 
-// The tensor of a whole weight in the adapter's file: under the file's prefix, as it is, or, as older files
-// have it, without "model." in front.
-static const struct st_entry *find_whole(const struct model *m, const struct weight *w)
+// The tensor of a name in the adapter's file: under the file's prefix, as it is, or, as older files have it,
+// without "model." in front.
+static const struct st_entry *find_named(const struct model *m, const char *of_weight)
 {
     char name[2 * NAME_MAX_LENGTH];
-    snprintf(name, sizeof name, "%s%s", m->setup.tuning->format->prefix, w->name);
+    snprintf(name, sizeof name, "%s%s", m->setup.tuning->format->prefix, of_weight);
     const struct st_entry *e = safetensors_find(&m->adapter, name);
-    if (!e) e = safetensors_find(&m->adapter, w->name);
-    if (!e && !strncmp(w->name, "model.", 6)) e = safetensors_find(&m->adapter, w->name + 6);
+    if (!e) e = safetensors_find(&m->adapter, of_weight);
+    if (!e && !strncmp(of_weight, "model.", 6)) e = safetensors_find(&m->adapter, of_weight + 6);
     return e;
+}
+
+// A whole weight's, by either of its names.
+static const struct st_entry *find_whole(const struct model *m, const struct weight *w)
+{
+    const struct st_entry *e = find_named(m, w->name);
+    return e || !*w->other ? e : find_named(m, w->other);
 }
 
 static bool same_shape(const struct tensor *a, const struct tensor *b)
@@ -174,8 +181,12 @@ static bool all_used(struct loading *l, struct error *err)
 {
     const struct model *m = l->m;
     for (int64_t i = 0; i < m->weights.count; i++) {
-        const struct st_entry *e = find_whole(m, &m->weights.weight[i]);
-        if (e) l->used[e - m->adapter.entry] = true;
+        const struct weight *w = &m->weights.weight[i];
+        const struct st_entry *by_name[] = {find_named(m, w->name),
+                                            *w->other ? find_named(m, w->other) : NULL};
+        for (int k = 0; k < 2; k++) {
+            if (by_name[k]) l->used[by_name[k] - m->adapter.entry] = true;
+        }
     }
     for (int64_t i = 0; i < m->adapter.count; i++) {
         if (l->used[i]) continue;
@@ -256,6 +267,8 @@ static bool add_all(struct saving *s, struct error *err)
             continue;
         }
         if (!add_tensor(s, w->name, &from, err)) return false;
+        // Under both names, so that it is read by either version of transformers.
+        if (*w->other && !add_tensor(s, w->other, &from, err)) return false;
     }
     return !f->tensors || f->tensors(m->tuning_state, add_own, s, err);
 }

@@ -269,6 +269,10 @@ static bool collect_one(void *user, const struct tensor_spec *s, struct error *e
     struct weight w = {.entry = e, .stored = e->tensor, .layer = s->layer, .expert = s->expert};
     // The same name in every layout of the model; the tensor's own is entry->name.
     family_name(w.name, sizeof w.name, c->family, s->role, w.layer, w.expert);
+    if (s->role == ROLE_ROUTER) {
+        family_name(w.other, sizeof w.other, c->family, ROLE_ROUTER_FUSED, w.layer, -1);
+        if (!strcmp(w.other, w.name)) *w.other = 0;
+    }
     return add_weight(c->m, s->role, &w, err);
 }
 

@@ -309,6 +309,10 @@ static bool add_whole(json_t *modules, const char **unread, const struct tuning_
         }
         snprintf(module, sizeof module, "%.*s", (int)length, w->name);
         ok = append(modules, module);
+        if (!*w->other) continue;
+        snprintf(module, sizeof module, "%.*s", (int)(last_part(w->other) - w->other) - 1,
+                 w->other);
+        ok = ok && append(modules, module);
     }
     return ok;
 }

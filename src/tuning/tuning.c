@@ -79,7 +79,8 @@ struct choice {
 // A matrix within a fused tensor goes by that name, too.
 static bool names_weight(const char *pattern, const struct weight *w)
 {
-    return glob_match(pattern, w->name) || glob_match(pattern, w->entry->name);
+    return glob_match(pattern, w->name) || glob_match(pattern, w->entry->name) ||
+           (*w->other && glob_match(pattern, w->other));
 }
 
 struct weight_match {

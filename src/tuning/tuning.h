@@ -23,6 +23,7 @@ struct tuning;
 // One matrix or vector of the checkpoint.
 struct weight {
     char name[NAME_MAX_LENGTH]; // Hugging Face name; of an expert's own matrix where they are fused
+    char other[NAME_MAX_LENGTH];  // its name beside fused experts, where that is another; ""
     const struct st_entry *entry; // the tensor of the checkpoint that holds it,
     int64_t offset;               // from this element on
     struct tensor stored;         // mapped, read-only, in its stored type, possibly unaligned

@@ -23,9 +23,11 @@ static struct tensor logits_of(const struct parity *p, const struct model_setup 
 static const char *fresh_dir(void)
 {
     static char dir[4][1024];
+    static const char *root; // a second call of test_dir would remove the first's folder
     static int turn;
+    if (!root) root = test_dir();
     turn++;
-    snprintf(dir[turn % 4], sizeof dir[0], "%s/%d", test_dir(), turn);
+    snprintf(dir[turn % 4], sizeof dir[0], "%s/%d", root, turn);
     return dir[turn % 4];
 }
 
@@ -380,6 +382,80 @@ static void dropout_is_kept_beside_the_config(void **state)
     parity_close(&p);
 }
 
+// A copy of an adapter without its tensors of one name's end.
+static const char *without(const char *dir, const char *end)
+{
+    const char *out = fresh_dir();
+    struct safetensors st = {0};
+    struct st_named named[512];
+    struct error err = {0};
+    struct file_map map;
+    char from[2048], to[2048];
+    int64_t n = 0;
+    check_ok(dir_make(out, &err), &err);
+    snprintf(from, sizeof from, "%s/adapter_model.safetensors", dir);
+    snprintf(to, sizeof to, "%s/adapter_model.safetensors", out);
+    check_ok(safetensors_open(&st, from, &err), &err);
+    for (int64_t i = 0; i < st.count; i++) {
+        if (strstr(st.entry[i].name, end)) continue;
+        assert_true(n < 512);
+        named[n++] = (struct st_named){st.entry[i].name, st.entry[i].tensor};
+    }
+    assert_true(n < st.count);
+    check_ok(safetensors_write(to, named, n, NULL, &err), &err);
+    safetensors_close(&st);
+    snprintf(from, sizeof from, "%s/adapter_config.json", dir);
+    snprintf(to, sizeof to, "%s/adapter_config.json", out);
+    check_ok(file_map_open(&map, from, &err), &err);
+    check_ok(file_write(to, map.data, map.size, &err), &err);
+    file_map_close(&map);
+    return out;
+}
+
+static void check_logits(const struct parity *p, const struct low_rank_case *c, const char *dir,
+                         struct tensor want)
+{
+    const struct model_setup s = low_rank_setup(p, c, dir);
+    const struct tensor got = logits_of(p, &s);
+    assert_memory_equal(got.data, want.data, tensor_bytes(want));
+    mem_free(got.data);
+}
+
+// Mixtral's routers have one name in transformers 4 and another in 5: a file has both, and either is read.
+static void routers_go_by_both_names(void **state)
+{
+    (void)state;
+    static const char *const layouts[] = {"v4", "v5"};
+    for (int i = 0; i < 2; i++) {
+        const struct parity_case c = {"mixtral", layouts[i]};
+        const struct low_rank_case other = {"lora", "mixtral", layouts[1 - i], false};
+        struct parity p;
+        struct model m;
+        struct error err = {0};
+        parity_open(&p, "mixtral");
+        struct model_setup s = fresh_setup(&p, &c, "lora");
+        const struct tensor plain = logits_of(&p, &s);
+        s.tuning_options.train = "*.mlp.gate.weight";
+        parity_model(&m, &s);
+        for (int64_t k = 0; k < m.weights.count; k++) {
+            if (m.weights.weight[k].learns)
+                data_f32(m.leaves.leaf[m.weights.weight[k].leaf].value)[3] += 1;
+        }
+        const char *dir = fresh_dir();
+        check_ok(model_save_adapter(&m, dir, &err), &err);
+        model_forward(&m, &p.batch[0], NULL, false);
+        const struct tensor want = parity_logits(&m, &p.batch[0]);
+        assert_true(relative_error(want, plain) > 1e-3);
+        check_logits(&p, &other, dir, want);
+        check_logits(&p, &other, without(dir, ".mlp.gate.weight"), want);
+        check_logits(&p, &other, without(dir, ".block_sparse_moe.gate.weight"), want);
+        mem_free(plain.data);
+        mem_free(want.data);
+        model_close(&m);
+        parity_close(&p);
+    }
+}
+
 int main(void)
 {
     cpu_configure(2, CPU_PRODUCTS_AUTO);
@@ -394,6 +470,7 @@ int main(void)
         cmocka_unit_test(configs_that_do_not_fit_their_tensors_are_refused),
         cmocka_unit_test(adapters_of_another_base_are_refused),
         cmocka_unit_test(dropout_is_kept_beside_the_config),
+        cmocka_unit_test(routers_go_by_both_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
