@@ -58,8 +58,8 @@ void help_command(FILE *f, enum command c)
             commands[c].name, commands[c].usage);
     for (int g = 0; g < GROUP_COUNT; g++) {
         bool any = false;
-        for (int64_t i = 0; i < option_count; i++) {
-            const struct option *row = &option_table[i];
+        for (int64_t i = 0; i < option_count(); i++) {
+            const struct option *row = option_at(i);
             if ((int)row->group != g || !option_in(row, c)) continue;
             if (!any) fprintf(f, "\n%s:\n", option_group_name((enum option_group)g));
             any = true;
@@ -89,8 +89,8 @@ void help_all(FILE *f)
 {
     for (int g = 0; g < GROUP_COUNT; g++) {
         fprintf(f, "%s%s:\n", g ? "\n" : "", option_group_name((enum option_group)g));
-        for (int64_t i = 0; i < option_count; i++) {
-            const struct option *row = &option_table[i];
+        for (int64_t i = 0; i < option_count(); i++) {
+            const struct option *row = option_at(i);
             if ((int)row->group != g) continue;
             print_option(f, row);
             fprintf(f, "%*s(", HELP_COLUMN, "");

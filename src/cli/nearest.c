@@ -43,8 +43,8 @@ const char *nearest_name(const char *word, const char *(*next)(void *user, int64
 static const char *next_option(void *user, int64_t i)
 {
     const enum command *c = user;
-    for (int64_t row = 0; row < option_count; row++) {
-        if (option_in(&option_table[row], *c) && i-- == 0) return option_table[row].name;
+    for (int64_t row = 0; row < option_count(); row++) {
+        if (option_in(option_at(row), *c) && i-- == 0) return option_at(row)->name;
     }
     return NULL;
 }

@@ -1,5 +1,5 @@
 // cli/option_find.c - rows of the table of options by name, and the registries whose names an option may take.
-#include "cli/options.h"
+#include "cli/option_rows.h"
 
 #include <string.h>
 
@@ -37,6 +37,37 @@ const struct registry routing_registry = {routing_name, routing_help};
 const struct registry tuning_registry = {tuning_name, tuning_help};
 const struct registry template_registry = {template_name, template_help};
 
+static const struct option_rows *const files[] = {&input_options, &method_options,
+                                                  &training_options};
+enum { FILES = sizeof files / sizeof *files };
+
+int64_t option_count(void)
+{
+    int64_t n = 0;
+    for (int f = 0; f < FILES; f++) {
+        n += files[f]->count;
+    }
+    return n;
+}
+
+const struct option *option_at(int64_t i)
+{
+    int f = 0;
+    while (i >= files[f]->count) {
+        i -= files[f++]->count;
+    }
+    return &files[f]->row[i];
+}
+
+int64_t option_index(const struct option *row)
+{
+    int64_t i = 0;
+    while (option_at(i) != row) {
+        i++;
+    }
+    return i;
+}
+
 bool option_in(const struct option *row, enum command c)
 {
     return (row->commands >> c) & 1U;
@@ -44,9 +75,9 @@ bool option_in(const struct option *row, enum command c)
 
 const struct option *option_find(enum command c, const char *name)
 {
-    for (int64_t i = 0; i < option_count; i++) {
-        if (option_in(&option_table[i], c) && !strcmp(option_table[i].name, name)) {
-            return &option_table[i];
+    for (int64_t i = 0; i < option_count(); i++) {
+        if (option_in(option_at(i), c) && !strcmp(option_at(i)->name, name)) {
+            return option_at(i);
         }
     }
     return NULL;

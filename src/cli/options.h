@@ -110,8 +110,9 @@ struct option {
 };
 
 enum { OPTION_ROWS = 256 };
-extern const struct option option_table[];
-extern const int64_t option_count;
+int64_t option_count(void);
+const struct option *option_at(int64_t i); // the rows of all files, one after another
+int64_t option_index(const struct option *row);
 
 const struct option *option_find(enum command c,
                                  const char *name); // NULL: the command has none such

@@ -164,8 +164,8 @@ bool option_store(struct options *o, const struct option *row, const char *value
 void options_defaults(struct options *o, enum command c)
 {
     *o = (struct options){.command = c};
-    for (int64_t i = 0; i < option_count; i++) {
-        const struct option *row = &option_table[i];
+    for (int64_t i = 0; i < option_count(); i++) {
+        const struct option *row = option_at(i);
         if (row->value && option_in(row, c)) option_store(o, row, row->value, row->name, NULL);
     }
 }
@@ -173,14 +173,14 @@ void options_defaults(struct options *o, enum command c)
 bool options_given(const struct options *o, const char *name)
 {
     const struct option *row = option_find(o->command, name);
-    return row && (o->flag[row - option_table] || o->file_line[row - option_table]);
+    return row && (o->flag[option_index(row)] || o->file_line[option_index(row)]);
 }
 
 void options_close(struct options *o)
 {
-    for (int64_t i = 0; i < option_count; i++) {
-        struct texts *list = field_of(o, &option_table[i]);
-        if (!is_list(&option_table[i])) continue;
+    for (int64_t i = 0; i < option_count(); i++) {
+        struct texts *list = field_of(o, option_at(i));
+        if (!is_list(option_at(i))) continue;
         mem_free(list->item);
         *list = (struct texts){0};
     }
@@ -193,10 +193,10 @@ void options_close(struct options *o)
 
 static bool unknown_option(enum command c, const char *name, struct error *err)
 {
-    for (int64_t i = 0; i < option_count; i++) {
-        if (strcmp(option_table[i].name, name) != 0) continue;
+    for (int64_t i = 0; i < option_count(); i++) {
+        if (strcmp(option_at(i)->name, name) != 0) continue;
         for (int other = 0; other < COMMAND_COUNT; other++) {
-            if (!option_in(&option_table[i], (enum command)other)) continue;
+            if (!option_in(option_at(i), (enum command)other)) continue;
             return fail(err, "%s has no option --%s; it belongs to %s", commands[c].name, name,
                         commands[other].name);
         }
@@ -223,7 +223,7 @@ static bool take_values(struct options *o, const struct option *row, const char 
 {
     char name[128];
     snprintf(name, sizeof name, "--%s", row->name);
-    bool *given = &o->flag[row - option_table];
+    bool *given = &o->flag[option_index(row)];
     if (!*given) option_clear_list(o, row);
     *given = true;
     if (equals) {
@@ -254,7 +254,7 @@ static bool take_option(struct options *o, int argc, char *const *argv, int *i, 
     if (!row) return unknown_option(o->command, name, err);
     if (negated && equals) return fail(err, "--%s takes no value", name);
     if (row->type != OPTION_BOOL || equals) return take_values(o, row, equals, argc, argv, i, err);
-    o->flag[row - option_table] = true;
+    o->flag[option_index(row)] = true;
     ++*i;
     return option_store(o, row, negated ? "false" : "true", name, err);
 }
@@ -304,8 +304,8 @@ static bool is_missing(struct options *o, const struct option *row)
 
 static bool check_required(struct options *o, struct error *err)
 {
-    for (int64_t i = 0; i < option_count; i++) {
-        const struct option *row = &option_table[i];
+    for (int64_t i = 0; i < option_count(); i++) {
+        const struct option *row = option_at(i);
         if (((row->required >> o->command) & 1U) && option_in(row, o->command) &&
             is_missing(o, row)) {
             return fail(err, "%s needs --%s %s", commands[o->command].name, row->name, row->unit);
@@ -364,8 +364,8 @@ static bool of_this_call(const struct option *row)
 json_t *options_json(const struct options *o, bool deciding)
 {
     json_t *all = json_object();
-    for (int64_t i = 0; all && i < option_count; i++) {
-        const struct option *row = &option_table[i];
+    for (int64_t i = 0; all && i < option_count(); i++) {
+        const struct option *row = option_at(i);
         if (!option_in(row, o->command) || (deciding && !row->decides)) continue;
         if (of_this_call(row)) continue;
         char key[64];

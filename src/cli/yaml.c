@@ -60,7 +60,7 @@ static bool store(struct reader *r, struct options *o, const struct option *row,
     const char *kept = options_keep(o, text, size);
     if (!kept) return fail(r->err, "%s: no memory", r->where);
     snprintf(name, sizeof name, "%s:%d: %s", r->where, line_of(r), key);
-    if (!o->flag[row - option_table]) return option_store(o, row, kept, name, r->err);
+    if (!o->flag[option_index(row)]) return option_store(o, row, kept, name, r->err);
     struct options unused;
     options_defaults(&unused, o->command);
     const bool ok = option_store(&unused, row, kept, name, r->err);
@@ -114,13 +114,13 @@ static bool read_pair(struct reader *r, struct options *o)
     const struct option *row;
     if (!find_row(r, o, text, &row)) return false;
     snprintf(key, sizeof key, "%s", text);
-    int *line = &o->file_line[row - option_table];
+    int *line = &o->file_line[option_index(row)];
     if (*line) {
         return fail(r->err, "%s:%d: %s is given twice, first on line %d", r->where, line_of(r), key,
                     *line);
     }
     *line = line_of(r);
-    if (!o->flag[row - option_table]) option_clear_list(o, row);
+    if (!o->flag[option_index(row)]) option_clear_list(o, row);
     if (!next(r)) return false;
     if (r->event.type == YAML_SEQUENCE_START_EVENT) return store_list(r, o, row, key);
     return store(r, o, row, key);

@@ -15,7 +15,7 @@ enum schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_CO
 const char *schedule_name(enum schedule s); // "cosine-floor"
 bool schedule_find(enum schedule *s, const char *name, struct error *err);
 
-// How one stage trains. Every field is an option of the command line; defaults stand in cli/options.c.
+// How one stage trains. Every field is an option of the command line; defaults stand in cli/options_training.c.
 struct train_options {
     int64_t batch_tokens;    // tokens of a micro-batch (packed); 0: use batch_sequences
     int64_t batch_sequences; // examples of a micro-batch when not packed by tokens

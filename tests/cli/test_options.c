@@ -46,13 +46,13 @@ static void check_yaml_error(const char *text, const char *needle)
 static void names_are_unique_in_a_command(void **state)
 {
     (void)state;
-    assert_true(option_count <= OPTION_ROWS);
-    for (int64_t i = 0; i < option_count; i++) {
-        const struct option *a = &option_table[i];
+    assert_true(option_count() <= OPTION_ROWS);
+    for (int64_t i = 0; i < option_count(); i++) {
+        const struct option *a = option_at(i);
         assert_true(a->commands != 0);
         assert_true((a->required & ~a->commands) == 0);
         for (int64_t j = 0; j < i; j++) {
-            const struct option *b = &option_table[j];
+            const struct option *b = option_at(j);
             if (!strcmp(a->name, b->name)) assert_int_equal(a->commands & b->commands, 0);
         }
         assert_true(strlen(a->name) < 48);
@@ -64,8 +64,8 @@ static void names_are_unique_in_a_command(void **state)
 static void rows_are_whole(void **state)
 {
     (void)state;
-    for (int64_t i = 0; i < option_count; i++) {
-        const struct option *row = &option_table[i];
+    for (int64_t i = 0; i < option_count(); i++) {
+        const struct option *row = option_at(i);
         assert_non_null(row->help);
         assert_true((row->type == OPTION_CHOICE) == (row->choices != NULL));
         assert_true((row->type == OPTION_NAME || row->type == OPTION_NAMES) == !!row->registry);
@@ -85,8 +85,8 @@ static void every_default_parses(void **state)
         struct options o;
         struct error err = {""};
         options_defaults(&o, (enum command)c);
-        for (int64_t i = 0; i < option_count; i++) {
-            const struct option *row = &option_table[i];
+        for (int64_t i = 0; i < option_count(); i++) {
+            const struct option *row = option_at(i);
             if (!row->value || !option_in(row, (enum command)c)) continue;
             check_ok(option_store(&o, row, row->value, row->name, &err), &err);
         }
@@ -120,8 +120,8 @@ static void help_shows_every_option(void **state)
     (void)state;
     for (int c = 0; c < COMMAND_COUNT; c++) {
         char *text = help_text((enum command)c), needle[80];
-        for (int64_t i = 0; i < option_count; i++) {
-            const struct option *row = &option_table[i];
+        for (int64_t i = 0; i < option_count(); i++) {
+            const struct option *row = option_at(i);
             snprintf(needle, sizeof needle, row->type == OPTION_BOOL ? "\n  --[no-]%s" : "\n  --%s",
                      row->name);
             assert_true(shows(text, needle) == (option_find((enum command)c, row->name) != NULL));
