@@ -88,6 +88,7 @@ struct tuning_input tuning_input(const struct model *m)
                                  .bank = m->bank,
                                  .n_banks = m->n_banks,
                                  .compute = m->acts->dtype,
+                                 .recompute = m->setup.recompute,
                                  .dir = m->setup.dir,
                                  .adapter = m->adapter_path ? &m->adapter : NULL,
                                  .prefix = m->adapter_path ? m->setup.tuning->format->prefix : "",

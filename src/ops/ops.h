@@ -221,6 +221,13 @@ struct ops {
     // What low-rank adapters are made of besides products (METHODS, "lora, dora").
     //   y (R,C) = x (R,C) * keep / (1 - p), or += if accumulate; keep is 0 or 1 (struct dropout)
     void (*dropout)(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate);
+    // A linear of x and of dropout(x) at little more than the price of one. With y (R,rows) = x W_g^T:
+    //   u = dropout(x) W_g^T,  y -= u
+    void (*dropped_forward)(struct tensor u, struct tensor y, struct tensor x,
+                            const struct matrices *w, const struct dropout *d);
+    //   dx (R,cols) -= dy W_g where dropout leaves an element out; the others stay
+    void (*dropped_dinput)(struct tensor dx, struct tensor dy, const struct matrices *w,
+                           const struct dropout *d);
     //   y (R,C) = x (R,C) * c_g, or += if accumulate, for the rows of g; c (G,C) F32. y may be x.
     void (*scale_columns)(struct tensor y, struct tensor x, struct tensor c, struct tensor offsets,
                           bool accumulate);

@@ -1,7 +1,9 @@
 // tuning/dora.c - DoRA (arXiv 2402.09353) as peft computes it: V = W + (alpha/r) B A, and with c = m / |V| by rows,
-// the norm held constant in the backward pass, x' = dropout(x),
-//   y = W x + (c - 1) u0 + c v,   u0 = W x',  v = (alpha/r) B A x';   without dropout y = c (W x + v).
-// Backward: v and u0 get c dy and (c - 1) dy in the place of LoRA's dy, and dm = sum of dy (u0 + v) / |V|.
+// the norm held constant in the backward pass, x' = dropout(x), s = V x',
+//   y = (W x - W x') + c s,   which is c s without dropout.
+// Backward: A and B get c dy in the place of LoRA's dy, dm = sum of dy s / |V|, and where x' is x / (1 - p)
+//   dx = W^T ((1 + (c - 1) / (1 - p)) dy) + A^T dh / (1 - p),   else W^T dy.
+// Dropout leaves out few elements: the ops `dropped_*` compute what differs there, so that W is multiplied twice.
 // |V| comes from W A^T and A A^T once a step: V is never formed.
 #include "tuning/low_rank.h"
 #include "tuning/policies.h"
@@ -23,23 +25,66 @@ static struct tensor of_groups(struct tensor all, const struct bank *w)
     return tensor_rows(all, w->first_group, w->groups);
 }
 
+// Room for s = V x' (rows, out): kept where the bank is whole and learns, else scratch, or y itself.
+static struct tensor output(const struct part *p, struct tensor y)
+{
+    struct pair *q = p->pair;
+    const struct tuning_state *st = q->all;
+    const int64_t rows = y.dim[0];
+    if (!p->whole || !st->learns) {
+        return st->dropping ? low_rank_rows(st->output, rows, q->bank->out) : y;
+    }
+    for (int64_t i = 0; st->share && i < st->n_pairs; i++) {
+        if (st->pair[i].place == q->place) st->pair[i].has_output = false;
+    }
+    q->has_output = true;
+    return low_rank_rows(q->output, rows, q->bank->out);
+}
+
+// s = W x', and with dropout y = W x - W x' (else y stays).
+static void multiply(const struct ops *o, const struct bank *w, const struct part *p,
+                     struct tensor s, struct tensor y, struct tensor x, struct tensor offsets)
+{
+    if (p->pair->all->dropping) {
+        o->matmul_forward(y, x, &w->value, offsets, false);
+        o->dropped_forward(s, y, x, &w->value, &p->drop);
+    } else {
+        o->matmul_forward(s, x, &w->value, offsets, false);
+    }
+}
+
 static void forward(const struct ops *o, const struct bank *w, struct tensor y, struct tensor x,
                     struct tensor offsets)
 {
     const struct part p = low_rank_part(w);
-    const struct tensor c = of_groups(p.pair->scaling, w), in = low_rank_input(&p, x);
-    o->matmul_forward(y, x, &w->value, offsets, false);
-    const struct tensor h = low_rank_hidden(&p, in, offsets);
-    if (p.pair->all->dropping) {
-        const struct tensor u = low_rank_rows(p.pair->all->output, y.dim[0], y.dim[1]);
-        o->matmul_forward(u, in, &w->value, offsets, false);
-        o->scale_columns(y, u, of_groups(p.pair->rest, w), offsets, true);
-        o->matmul_forward(u, h, &p.b, offsets, false);
-        o->scale_columns(y, u, c, offsets, true);
-    } else {
-        o->matmul_forward(y, h, &p.b, offsets, true);
-        o->scale_columns(y, y, c, offsets, false);
-    }
+    const struct tensor s = output(&p, y);
+    multiply(o, w, &p, s, y, x, offsets);
+    const struct tensor h = low_rank_hidden(&p, low_rank_input(&p, x), offsets);
+    o->matmul_forward(s, h, &p.b, offsets, true);
+    o->scale_columns(y, s, of_groups(p.pair->scaling, w), offsets, p.pair->all->dropping);
+}
+
+// s as forward kept it, or, where another layer has its room by now and this one has not run again, once more.
+static struct tensor kept_output(const struct ops *o, const struct bank *w, const struct part *p,
+                                 struct tensor x, struct tensor dy, struct tensor offsets)
+{
+    const bool kept = p->pair->has_output;
+    const struct tensor s = output(p, dy);
+    if (kept) return s;
+    const struct tensor y = low_rank_rows(p->pair->all->output, dy.dim[0], dy.dim[1]);
+    multiply(o, w, p, s, y, x, offsets);
+    o->matmul_forward(s, low_rank_kept(p, x), &p->b, offsets, true);
+    return s;
+}
+
+// dy times c, by columns, in scratch.
+static struct tensor scaled(const struct bank *w, struct tensor c, struct tensor dy,
+                            struct tensor offsets)
+{
+    const struct tuning_state *st = ((const struct pair *)w->adapter)->all;
+    const struct tensor to = low_rank_rows(st->output, dy.dim[0], dy.dim[1]);
+    st->ops->scale_columns(to, dy, of_groups(c, w), offsets, false);
+    return to;
 }
 
 static void dweight(const struct ops *o, const struct bank *w, struct tensor dy, struct tensor x,
@@ -47,35 +92,36 @@ static void dweight(const struct ops *o, const struct bank *w, struct tensor dy,
 {
     const struct part p = low_rank_part(w);
     struct pair *q = p.pair;
-    const struct tensor h = low_rank_kept(&p, x), in = low_rank_input(&p, x);
-    const struct tensor scratch = low_rank_rows(q->all->output, dy.dim[0], dy.dim[1]);
-    o->matmul_forward(scratch, in, &w->value, offsets, false);
-    o->matmul_forward(scratch, h, &p.b, offsets, true);
-    o->dot_columns(q->dmagnitude, q->inverse, dy, scratch, offsets);
-    o->scale_columns(scratch, dy, q->scaling, offsets, false);
-    o->matmul_dweight(&q->b.dweight, scratch, h, offsets);
-    o->matmul_dweight(&q->a.dweight, low_rank_dhidden(&p, scratch, offsets), in, offsets);
+    const struct tensor s = kept_output(o, w, &p, x, dy, offsets);
+    o->dot_columns(q->dmagnitude, q->inverse, dy, s, offsets);
+    const struct tensor dv = scaled(w, q->scaling, dy, offsets);
+    o->matmul_dweight(&q->b.dweight, dv, low_rank_kept(&p, x), offsets);
+    const struct tensor dh = low_rank_dhidden(&p, dv, offsets);
+    o->matmul_dweight(&q->a.dweight, dh, low_rank_input(&p, x), offsets);
 }
 
 static void dinput(const struct ops *o, const struct bank *w, struct tensor dx, struct tensor dy,
                    struct tensor offsets, bool accumulate)
 {
     const struct part p = low_rank_part(w);
-    const struct tuning_state *st = p.pair->all;
-    const struct tensor scratch = low_rank_rows(st->output, dy.dim[0], dy.dim[1]);
-    o->scale_columns(scratch, dy, of_groups(p.pair->scaling, w), offsets, false);
-    const struct tensor dh = low_rank_dhidden(&p, scratch, offsets);
-    if (st->dropping) {
-        const struct tensor dropped = low_rank_rows(st->input, dx.dim[0], dx.dim[1]);
-        o->scale_columns(scratch, dy, of_groups(p.pair->rest, w), offsets, false);
-        o->matmul_dinput(dropped, scratch, &w->value, offsets, false);
-        o->matmul_dinput(dropped, dh, &p.a, offsets, true);
-        o->matmul_dinput(dx, dy, &w->value, offsets, accumulate);
-        o->dropout(dx, dropped, &p.drop, true);
-    } else {
-        o->matmul_dinput(dx, scratch, &w->value, offsets, accumulate);
+    const struct pair *q = p.pair;
+    struct tensor dh;
+    if (!q->all->dropping) {
+        const struct tensor dv = scaled(w, q->scaling, dy, offsets);
+        dh = low_rank_dhidden(&p, dv, offsets);
+        o->matmul_dinput(dx, dv, &w->value, offsets, accumulate);
         o->matmul_dinput(dx, dh, &p.a, offsets, true);
+        return;
     }
+    if (!low_rank_has_dhidden(&p, dy.dim[0], &dh)) {
+        dh = low_rank_dhidden(&p, scaled(w, q->scaling, dy, offsets), offsets);
+    }
+    const struct tensor through = scaled(w, q->through, dy, offsets);
+    o->matmul_dinput(dx, through, &w->value, offsets, accumulate);
+    o->dropped_dinput(dx, scaled(w, q->rest, dy, offsets), &w->value, &p.drop);
+    const struct tensor dropped = low_rank_rows(q->all->input, dx.dim[0], dx.dim[1]);
+    o->matmul_dinput(dropped, dh, &p.a, offsets, false);
+    o->dropout(dx, dropped, &p.drop, true);
 }
 
 static void refresh(struct tuning_state *st)
@@ -100,6 +146,9 @@ static void refresh(struct tuning_state *st)
             in.magnitude = p->magnitude;
         }
         o->magnitude_scale(&out, &in);
+        o->scale(p->rest, 1.0F / (1.0F - st->dropout));
+        o->fill(p->through, 1.0F);
+        o->add(p->through, p->through, p->rest);
     }
     st->measured = true;
 }
@@ -132,14 +181,7 @@ static bool read(bool *mine, struct tuning_options *r, const char *dir, struct e
     return low_rank_read(mine, r, true, dir, err);
 }
 
-static const struct adapter_format format = {
-    .file = "adapter_model.safetensors",
-    .prefix = "base_model.model.",
-    .write = low_rank_write,
-    .describe = low_rank_describe,
-    .read = read,
-    .tensors = low_rank_tensors,
-};
+static const struct adapter_format format = {LOW_RANK_FORMAT, .read = read};
 
 const struct tuning tuning_dora = {
     .name = "dora",

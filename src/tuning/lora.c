@@ -55,14 +55,7 @@ static bool read(bool *mine, struct tuning_options *r, const char *dir, struct e
     return low_rank_read(mine, r, false, dir, err);
 }
 
-static const struct adapter_format format = {
-    .file = "adapter_model.safetensors",
-    .prefix = "base_model.model.",
-    .write = low_rank_write,
-    .describe = low_rank_describe,
-    .read = read,
-    .tensors = low_rank_tensors,
-};
+static const struct adapter_format format = {LOW_RANK_FORMAT, .read = read};
 
 const struct tuning tuning_lora = {
     .name = "lora",

@@ -99,6 +99,7 @@ static bool create(struct tuning_state **out, const struct tuning_input *in, boo
     st->seed = in->options->seed;
     st->dropout = (float)in->options->lora_dropout;
     st->rslora = in->options->lora_rslora;
+    st->share = in->recompute;
     st->fresh = !in->adapter;
     bool ok = in->adapter ? low_rank_find_pairs(st, in, err) : add_targets(st, in, err);
     for (int64_t i = 0; ok && dora && i < st->n_pairs; i++) {
@@ -142,8 +143,8 @@ static bool open_magnitude(struct pair *p, struct arena *a, struct leaves *out, 
         p->dmagnitude = tensor_2d(f->grad.data, DTYPE_F32, G, N);
     }
     a->purpose = PURPOSE_DATA;
-    struct tensor *all[] = {&p->squares, &p->scaling, &p->rest, &p->inverse};
-    for (int i = 0; i < 4; i++) {
+    struct tensor *all[] = {&p->squares, &p->scaling, &p->inverse, &p->rest, &p->through};
+    for (int i = 0; i < 5; i++) {
         *all[i] = arena_2d(a, DTYPE_F32, G, N);
     }
     const struct tensor gram = tensor_2d(p->all->gram.data, DTYPE_F32, G * r, r);
@@ -156,10 +157,46 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-// Scratch that all pairs share, and that of dh, which those of one place in their layers do.
+// Room for the rows of each pair, one for all pairs of the same place in their layers.
+static void open_shared(struct tuning_state *st, struct arena *a, bool output)
+{
+    int64_t places = 0;
+    for (int64_t i = 0; i < st->n_pairs; i++) {
+        places = larger(places, st->pair[i].place + 1);
+    }
+    for (int64_t place = 0; place < places; place++) {
+        int64_t most = 0;
+        for (int64_t i = 0; i < st->n_pairs; i++) {
+            const struct pair *p = &st->pair[i];
+            const int64_t cols = output ? p->bank->out : p->rank;
+            if (p->place == place) most = larger(most, p->bank->max_rows * cols);
+        }
+        const struct tensor all = arena_1d(a, st->compute, most);
+        for (int64_t i = 0; i < st->n_pairs; i++) {
+            struct pair *p = &st->pair[i];
+            if (p->place == place) *(output ? &p->output : &p->dh) = all;
+        }
+    }
+}
+
+// What the forward pass keeps for the backward pass.
+static void open_kept(struct tuning_state *st, struct arena *a)
+{
+    a->purpose = PURPOSE_ACTIVATIONS;
+    if (st->dora && st->share) open_shared(st, a, true);
+    for (int64_t i = 0; i < st->n_pairs; i++) {
+        struct pair *p = &st->pair[i];
+        p->h = arena_1d(a, st->compute, p->bank->max_rows * p->rank);
+        if (st->dora && !st->share) {
+            p->output = arena_1d(a, st->compute, p->bank->max_rows * p->bank->out);
+        }
+    }
+}
+
+// Scratch that all pairs share, and what those of one place in their layers do.
 static void open_scratch(struct tuning_state *st, struct arena *a)
 {
-    int64_t hidden = 0, input = 0, output = 0, wa = 0, gram = 0, places = 0;
+    int64_t hidden = 0, input = 0, output = 0, wa = 0, gram = 0;
     a->purpose = PURPOSE_SCRATCH;
     for (int64_t i = 0; i < st->n_pairs; i++) {
         const struct bank *b = st->pair[i].bank;
@@ -169,7 +206,6 @@ static void open_scratch(struct tuning_state *st, struct arena *a)
         output = larger(output, b->max_rows * b->out);
         wa = larger(wa, b->groups * b->out * r);
         gram = larger(gram, b->groups * r * r);
-        places = larger(places, st->pair[i].place + 1);
     }
     st->hidden = arena_1d(a, st->compute, hidden);
     st->input = st->output = tensor_absent();
@@ -180,17 +216,9 @@ static void open_scratch(struct tuning_state *st, struct arena *a)
         st->baa = arena_1d(a, DTYPE_F32, wa);
         st->gram = arena_1d(a, DTYPE_F32, gram);
     }
-    for (int64_t place = 0; st->learns && place < places; place++) {
-        int64_t most = 0;
-        for (int64_t i = 0; i < st->n_pairs; i++) {
-            if (st->pair[i].place != place) continue;
-            most = larger(most, st->pair[i].bank->max_rows * st->pair[i].rank);
-        }
-        const struct tensor dh = arena_1d(a, st->compute, most);
-        for (int64_t i = 0; i < st->n_pairs; i++) {
-            if (st->pair[i].place == place) st->pair[i].dh = dh;
-        }
-    }
+    if (!st->learns) return;
+    open_shared(st, a, false);
+    open_kept(st, a);
 }
 
 // A is drawn, B stays zero; the magnitude waits for the rows of W (dora's refresh).
@@ -232,8 +260,6 @@ bool low_rank_open(struct tuning_state **out, const struct tuning_input *in, boo
             (dora && !open_magnitude(p, a, leaves, err))) {
             return false;
         }
-        a->purpose = PURPOSE_ACTIVATIONS;
-        if (st->learns) p->h = arena_2d(a, st->compute, b->max_rows, p->rank);
         p->bank->adapter = p;
         if (arena_measuring(a)) continue;
         if (!(st->fresh ? draw : low_rank_load_fused)(p, err)) return false;
@@ -301,12 +327,21 @@ struct tensor low_rank_hidden(const struct part *p, struct tensor x, struct tens
     return h;
 }
 
+bool low_rank_has_dhidden(const struct part *p, int64_t rows, struct tensor *dh)
+{
+    const struct pair *q = p->pair;
+    if (!p->whole || !q->has_dh) return false;
+    *dh = low_rank_rows(q->dh, rows, q->rank);
+    return true;
+}
+
 struct tensor low_rank_dhidden(const struct part *p, struct tensor dy, struct tensor offsets)
 {
     struct pair *q = p->pair;
     const struct ops *o = q->all->ops;
-    const struct tensor dh = low_rank_rows(p->whole ? q->dh : q->all->hidden, dy.dim[0], q->rank);
-    if (p->whole && q->has_dh) return dh;
+    struct tensor dh;
+    if (low_rank_has_dhidden(p, dy.dim[0], &dh)) return dh;
+    dh = low_rank_rows(p->whole ? q->dh : q->all->hidden, dy.dim[0], q->rank);
     o->matmul_dinput(dh, dy, &p->b, offsets, false);
     o->scale(dh, q->scale);
     q->has_dh = p->whole;

@@ -22,20 +22,24 @@ struct pair {
     struct half a, b;
     struct tensor
         h; // (rows, r) scale * x' A^T, kept from the forward pass; absent where nothing learns
-    struct tensor dh;               // (rows, r) scale * dy B; shared by the pairs of one place
-    bool has_dh;                    // of the pass under way
+    struct tensor dh;     // (rows, r) scale * dy B; shared by the pairs of one place
+    struct tensor output; // dora: (rows, out) V x', kept from the forward pass
+    bool has_output;      // of the pass under way: no pair with the same room has written since
+    bool has_dh;          // of the pass under way
     const struct st_entry *from[2]; // of A and B, where the adapter's file has them fused; NULL
 
     // dora, (G,out) F32
-    struct tensor magnitude, dmagnitude;  // of the leaf
-    struct tensor squares;                // of the rows of W
-    struct tensor scaling, rest, inverse; // magnitude / |v|, that minus 1, 1 / |v|
-    struct matrices gram;                 // A A^T, in scratch
+    struct tensor magnitude, dmagnitude; // of the leaf
+    struct tensor squares;               // of the rows of W
+    struct tensor scaling, inverse;      // c = magnitude / |v|; 1 / |v|
+    struct tensor rest, through;         // (c - 1) / (1 - p), that plus 1
+    struct matrices gram;                // A A^T, in scratch
 };
 
 struct tuning_state {
     const struct ops *ops;
     bool dora, learns;
+    bool share;    // pairs of one place share their output's room
     bool fresh;    // values were drawn, not read
     bool measured; // rows of W are squared
     uint64_t seed, pass;
@@ -63,6 +67,8 @@ struct part low_rank_part(const struct bank *w);
 struct tensor low_rank_input(const struct part *p, struct tensor x);
 // h = scale * x' A^T, kept where the bank is whole.
 struct tensor low_rank_hidden(const struct part *p, struct tensor x, struct tensor offsets);
+// Is dh there already? Then sets it.
+bool low_rank_has_dhidden(const struct part *p, int64_t rows, struct tensor *dh);
 // What the forward pass kept.
 struct tensor low_rank_kept(const struct part *p, struct tensor x);
 // dh = scale * dy B. Between two forward passes dy is one and the same: it is computed once.
@@ -97,3 +103,8 @@ bool low_rank_load_fused(struct pair *p, struct error *err);
 // Appends a pair for a bank (room for all banks is there).
 struct pair *low_rank_add(struct tuning_state *st, const struct tuning_input *in, int64_t bank,
                           int64_t rank, double alpha);
+
+// What the formats of both have in common: the file, and who writes it.
+#define LOW_RANK_FORMAT                                                                            \
+    .file = "adapter_model.safetensors", .prefix = "base_model.model.", .write = low_rank_write,   \
+    .describe = low_rank_describe, .tensors = low_rank_tensors

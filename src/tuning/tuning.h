@@ -122,7 +122,10 @@ struct tuning_input {
     const struct weights *weights;
     struct bank *const *bank; // (n_banks) every linear of the layers, in the model's order
     int64_t n_banks;
-    enum dtype compute;                // type of activations
+    enum dtype compute; // type of activations
+    // Layers run forward again before they go back, but for linears whose output is not needed then: what takes
+    // much room should be shared between layers.
+    bool recompute;
     const char *dir;                   // the base's folder
     const char *adapter_dir;           // of values to begin with; NULL: afresh
     const struct safetensors *adapter; // their file; NULL: afresh

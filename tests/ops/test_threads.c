@@ -193,6 +193,15 @@ static void run_low_rank(enum dtype t)
                                         like(DTYPE_F32, squares)};
     const struct magnitude_norm norm = {in(DTYPE_F32, 1, G * rows), squares, b, wa, wa, 0.3f};
     cpu_ops.magnitude_scale(&out, &norm);
+    struct dispatch groups = {offsets, make(DTYPE_I32, 1, R), make(DTYPE_I32, R, 1)};
+    for (int32_t r = 0; r < R; r++) {
+        data_i32(groups.slot)[r] = r;
+    }
+    const struct dropout by_group = {.key = 9, .p = 0.1f, .rows = &groups};
+    const struct tensor u = make(t, R, rows), v = in(t, R, rows);
+    cpu_ops.dropped_forward(u, v, x, &W, &by_group);
+    cpu_ops.dropped_dinput(x, v, &W, &by_group);
+    note(u), note(v), note(x);
     note(wa), note(squares), note(out.scale), note(out.rest), note(out.inverse);
 }
 

@@ -33,6 +33,28 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+// The group of row r: the last whose rows begin at or before it and that has any.
+static inline int64_t group_of(struct tensor offsets, int64_t r)
+{
+    if (!offsets.data) return 0;
+    const int32_t *offset = data_i32(offsets);
+    int64_t low = 0, high = tensor_count(offsets) - 1; // offset[low] <= r < offset[high]
+    while (high - low > 1) {
+        const int64_t middle = (low + high) / 2;
+        if (offset[middle] <= r) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static inline int64_t rows_in_use(struct tensor offsets, int64_t rows)
+{
+    return offsets.data ? data_i32(offsets)[tensor_count(offsets) - 1] : rows;
+}
+
 // memory.c
 void *cpu_allocate(size_t bytes);
 void cpu_release(void *p, size_t bytes);
@@ -86,8 +108,13 @@ void cpu_block_scores(struct tensor sums, struct tensor dy, struct tensor x, str
 void cpu_column_scores(struct tensor sums, struct tensor x, struct tensor offsets,
                        enum block_sum kind, bool mean);
 void cpu_matrices_multiply(struct tensor y, const struct matrices *w, const struct matrices *a);
-// low_rank.c
+// dropout.c, dropped.c
 void cpu_dropout(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate);
+void cpu_dropped_forward(struct tensor u, struct tensor y, struct tensor x,
+                         const struct matrices *w, const struct dropout *d);
+void cpu_dropped_dinput(struct tensor dx, struct tensor dy, const struct matrices *w,
+                        const struct dropout *d);
+// low_rank.c
 void cpu_scale_columns(struct tensor y, struct tensor x, struct tensor c, struct tensor offsets,
                        bool accumulate);
 void cpu_dot_columns(struct tensor d, struct tensor a, struct tensor x, struct tensor y,

@@ -1,110 +1,9 @@
-// ops/cpu/low_rank.c - what low-rank adapters need besides products: dropout on their input, and the scaling
-// by columns that DoRA puts on a linear's output.
-#include "base/rng.h"
+// ops/cpu/low_rank.c - what low-rank adapters need besides products and dropout: the scaling by columns that DoRA
+// puts on a linear's output.
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vector.h"
 
 #include <assert.h>
-
-// The group of row r: the last whose rows begin at or before it and that has any.
-static int64_t group_of(struct tensor offsets, int64_t r)
-{
-    if (!offsets.data) return 0;
-    const int32_t *offset = data_i32(offsets);
-    int64_t low = 0, high = tensor_count(offsets) - 1; // offset[low] <= r < offset[high]
-    while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (offset[middle] <= r) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-static int64_t row_count(struct tensor offsets, int64_t rows)
-{
-    return offsets.data ? data_i32(offsets)[tensor_count(offsets) - 1] : rows;
-}
-
-// ---- dropout: 16 random bits an element. A row has 64 from the counter-based generator; a word of the row
-// mixes them with its number (the constants are MurmurHash3's), and gives one bit pattern to each half of
-// the row.
-
-enum { WORDS = BLOCK / 2 };
-
-struct row_bits {
-    uint32_t low, high, threshold; // of 65536 patterns, those below are dropped
-    float scale;
-};
-
-VECTOR_CLONES
-static void mask_block(float *restrict a, float *restrict b, int64_t first, int64_t n,
-                       struct row_bits bits)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t z = (uint32_t)(first + i) * 0x9e3779b9U + bits.low;
-        z = (z ^ (z >> 16)) * 0x85ebca6bU;
-        z = ((z ^ (z >> 13)) + bits.high) * 0xc2b2ae35U;
-        z ^= z >> 16;
-        a[i] = (z & 0xffffU) < bits.threshold ? 0.0f : bits.scale;
-        b[i] = (z >> 16) < bits.threshold ? 0.0f : bits.scale;
-    }
-}
-
-VECTOR_CLONES
-static void apply_mask(struct tensor y, struct tensor x, const float *mask, int64_t first,
-                       int64_t n, bool accumulate)
-{
-    float in[WORDS], out[WORDS];
-    const float *px = block_load(in, x, first, n);
-    float *py = block_target(out, y, first);
-    if (accumulate) {
-        if (py == out) to_f32(out, element_at(y, first), y.dtype, n);
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-            py[i] += px[i] * mask[i];
-        }
-    } else {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-            py[i] = px[i] * mask[i];
-        }
-    }
-    block_store(y, first, py, n);
-}
-
-static void drop_row(struct tensor y, struct tensor x, int64_t r, struct row_bits bits,
-                     bool accumulate)
-{
-    const int64_t C = x.dim[1], half = ceil_div(C, 2);
-    float a[WORDS], b[WORDS];
-    for (int64_t i = 0; i < half; i += WORDS) {
-        const int64_t n = min_i64(WORDS, half - i), m = min_i64(n, C - half - i);
-        mask_block(a, b, i, n, bits);
-        apply_mask(y, x, a, r * C + i, n, accumulate);
-        if (m > 0) apply_mask(y, x, b, r * C + half + i, m, accumulate);
-    }
-}
-
-void cpu_dropout(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate)
-{
-    const struct tensor offsets = d->rows ? d->rows->offsets : tensor_absent();
-    const int64_t R = row_count(offsets, x.dim[0]), S = d->rows ? d->rows->row.dim[1] : 1;
-    assert(d->p >= 0 && d->p < 1 && R <= x.dim[0] && R <= y.dim[0] && y.dim[1] == x.dim[1]);
-    const uint32_t threshold = (uint32_t)lrintf(d->p * 65536.0f);
-    const float scale = 1.0f / (1.0f - d->p);
-#pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (R * x.dim[1] > SMALL_WORK)
-    for (int64_t r = 0; r < R; r++) {
-        const int64_t token = d->rows ? data_i32(d->rows->slot)[r] / S : r;
-        const uint64_t group = (uint64_t)(d->first + group_of(offsets, r));
-        const uint64_t random = rng_at(d->key, group, (uint64_t)token);
-        const struct row_bits bits = {(uint32_t)random, (uint32_t)(random >> 32), threshold, scale};
-        drop_row(y, x, r, bits, accumulate);
-    }
-}
 
 // ---- columns
 
@@ -127,7 +26,7 @@ static void scale_block(float *y, const float *old, const float *x, const float 
 void cpu_scale_columns(struct tensor y, struct tensor x, struct tensor c, struct tensor offsets,
                        bool accumulate)
 {
-    const int64_t C = x.dim[1], R = row_count(offsets, x.dim[0]), blocks = ceil_div(C, BLOCK);
+    const int64_t C = x.dim[1], R = rows_in_use(offsets, x.dim[0]), blocks = ceil_div(C, BLOCK);
     assert(R <= x.dim[0] && R <= y.dim[0] && y.dim[1] == C && c.dim[1] == C);
     assert(offsets.data ? tensor_count(offsets) == c.dim[0] + 1 : c.dim[0] == 1);
 #pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (R * C > SMALL_WORK)
@@ -165,7 +64,7 @@ static void add_products(float *restrict sum, struct tensor x, struct tensor y, 
 void cpu_dot_columns(struct tensor d, struct tensor a, struct tensor x, struct tensor y,
                      struct tensor offsets)
 {
-    const int64_t C = x.dim[1], G = d.dim[0], R = row_count(offsets, x.dim[0]);
+    const int64_t C = x.dim[1], G = d.dim[0], R = rows_in_use(offsets, x.dim[0]);
     const int64_t strips = ceil_div(C, STRIP);
     assert(y.dim[1] == C && d.dim[1] == C && a.dim[0] == G && a.dim[1] == C && R <= y.dim[0]);
     assert(offsets.data ? tensor_count(offsets) == G + 1 : G == 1);
