@@ -38,7 +38,12 @@ train() {
         exit 1
     fi
     awk -v name="$name" -v peak="$peak" -v anon="$anon" -F '[:,}]' '
-        { for (i = 1; i < NF; i++) if ($i ~ /"tokens_per_second"/ && $(i + 1) > best) best = $(i + 1) }
+        { # of the last stage: a stage before it that only scores is another job
+            for (i = 1; i < NF; i++) {
+                if ($i ~ /"stage"/ && $(i + 1) != stage) { stage = $(i + 1); best = 0 }
+                if ($i ~ /"tokens_per_second"/ && $(i + 1) > best) best = $(i + 1)
+            }
+        }
         END { printf "%s: %.1f tokens/s at best, resident at most %.2f GiB, %.2f of it private\n",
                 name, best, peak / 1048576, anon / 1048576 }' "$work/$name/metrics.jsonl"
 }

@@ -1,18 +1,7 @@
 #!/usr/bin/env bash
 # test_cli.sh BINARY - the commands as a user calls them: a model is made, learns four lines by heart and
 # says them again; and bad input gets one line on stderr, exit status 1 or 2, and leaves nothing behind.
-set -uo pipefail
-moetune=$(realpath "$1")
-repo=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-cli-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/common.sh"
 
 # expect STATUS WORDS COMMAND...: that status, and one line on stderr that holds the words.
 expect() {

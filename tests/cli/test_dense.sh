@@ -1,18 +1,7 @@
 #!/usr/bin/env bash
 # test_dense.sh BINARY - every command on models without experts: a tied one with a stretched rotation and
 # biases, and one with a sliding window. A resume gives the same bytes; what needs experts is refused.
-set -uo pipefail
-moetune=$(realpath "$1")
-repo=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-dense-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/common.sh"
 
 ok() {
     "$moetune" "$@" >ok.txt 2>ok-err.txt || complain "$*: exit $?: $(tail -3 ok-err.txt)"

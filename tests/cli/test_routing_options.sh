@@ -2,17 +2,7 @@
 # test_routing_options.sh BINARY - a routing that does not go with the model is refused before anything is
 # loaded: the model's folder holds a config.json and nothing else, the data file is no file, and the one line
 # on stderr names the routing's option or file all the same; exit status 2.
-set -uo pipefail
-moetune=$(realpath "$1")
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-routing-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/common.sh"
 
 # refused WORDS COMMAND...: status 2, and one line on stderr that holds the words.
 refused() {

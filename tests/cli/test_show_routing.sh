@@ -1,17 +1,7 @@
 #!/usr/bin/env bash
 # test_show_routing.sh BINARY - what the experts did, in metrics.jsonl always and in the progress line on
 # request; and one warning, not one a step, where a bias in the selection overrules the router.
-set -uo pipefail
-moetune=$(realpath "$1")
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-show-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/common.sh"
 
 cat >config.json <<'JSON'
 {"architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "vocab_size": 64, "hidden_size": 16,

@@ -1,17 +1,7 @@
 #!/usr/bin/env bash
 # test_state.sh BINARY - a model's folder with a routing's state is run by that routing in every command; flags
 # beat it, with a warning; a folder of the released code is recognised.
-set -uo pipefail
-moetune=$(realpath "$1")
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-state-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/common.sh"
 
 # ok WARNINGS COMMAND...: runs it; that many lines on stderr begin with "moetune: warning".
 ok() {
