@@ -125,4 +125,9 @@ diff readme.md table.md >&2 || complain "the README's table is not the one above
 for test in $(grep -o '`tests/[^`]*`' "$repo/docs/COVERAGE.md" | tr -d '`'); do
     [ -f "$repo/$test" ] || complain "docs/COVERAGE.md names $test, which is not there"
 done
+# The options that docs/MIGRATING.md names are there.
+"$moetune" --help-all >help.txt
+for option in $(sed 's/.*|\([^|]*\)|$/\1/' "$repo/docs/MIGRATING.md" | grep -o -- '--[a-z][a-z0-9-]*' | sort -u); do
+    grep -qE -- "--(\[no-\])?${option#--}( |\$)" help.txt || complain "docs/MIGRATING.md names $option, which is not there"
+done
 [ "$failures" = 0 ]
