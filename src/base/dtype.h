@@ -37,6 +37,14 @@ static inline uint16_t bf16_from_f32(float f)
     return (uint16_t)((u & 0x7fffffffU) > 0x7f800000U ? nan : rounded);
 }
 
+// Stochastic rounding: up with the probability of the share of the way, for `random` uniform in
+// [0, 2^16). The mean is f; what BF16 holds exactly stays. NaN stays NaN (quiet).
+static inline uint16_t bf16_from_f32_random(float f, uint32_t random)
+{
+    const uint32_t u = f32_bits(f), nan = (u >> 16) | 0x40U;
+    return (uint16_t)((u & 0x7fffffffU) > 0x7f800000U ? nan : (u + random) >> 16);
+}
+
 float f32_from_f16(uint16_t h);
 uint16_t f16_from_f32(float f); // nearest even; overflow gives infinity
 

@@ -131,3 +131,10 @@ void rng_fill_uniform(float *out, int64_t n, float bound, uint64_t seed, uint64_
         if (i + 1 < n) out[i + 1] = uniform_of((uint32_t)(bits >> 32), bound);
     }
 }
+
+void rng_fill(uint64_t *out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = philox(seed, stream, first + (uint64_t)i);
+    }
+}

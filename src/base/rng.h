@@ -23,3 +23,5 @@ void rng_fill_normal(float *out, int64_t n, float std, uint64_t seed, uint64_t s
 // The same for uniform draws in (-bound, bound), two of each counter; first is even.
 void rng_fill_uniform(float *out, int64_t n, float bound, uint64_t seed, uint64_t stream,
                       uint64_t first);
+// out[i] = rng_at(seed, stream, first + i)
+void rng_fill(uint64_t *out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first);

@@ -55,23 +55,45 @@ static bool random_batch(struct batch *b, int64_t tokens, int64_t vocab, uint64_
     return b->supervised > 0 || fail(err, "%" PRId64 " tokens: nothing to learn", tokens);
 }
 
+static void end_micro_batch(const struct model *m)
+{
+    const struct routing *r = m->setup.routing;
+    if (m->routing_state && r->after_micro_batch) r->after_micro_batch(m->routing_state);
+}
+
+// The backward pass and the n-th update.
+static void move(struct model *m, struct optimizer *o, const struct batch *b, int64_t n)
+{
+    const struct train_options t = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1};
+    struct update fused = {o, &m->leaves, &t, 1e-5, n};
+    if (m->setup.storage.shared_gradients) {
+        model_take_loss(m);
+        fused_update_begin(&fused);
+        m->gradients = (struct gradient_watcher){&fused, fused_update_section};
+        model_backward(m, b);
+        fused_update_norm(&fused);
+        end_micro_batch(m);
+        return;
+    }
+    model_backward(m, b);
+    end_micro_batch(m);
+    model_take_loss(m);
+    const double norm = optimizer_grad_norm(o, &m->leaves);
+    optimizer_update(o, &m->leaves, &t, 1e-5, optimizer_clip_scale(norm, t.clip), n);
+    optimizer_zero_grad(o, &m->leaves);
+}
+
 // The same calls as a step of train, without reading data and writing files.
 static void step(struct model *m, struct optimizer *o, const struct batch *b, int64_t n)
 {
     const struct routing *r = m->setup.routing;
     struct routing_state *state = m->routing_state;
-    const struct train_options t = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1};
     m->pass = (uint64_t)n;
     model_forward(m, b, NULL, true);
     model_loss(m, b, 1.0F / (float)b->supervised);
-    model_backward(m, b);
-    if (state && r->after_micro_batch) r->after_micro_batch(state);
-    model_take_loss(m);
-    const double norm = optimizer_grad_norm(o, &m->leaves);
-    optimizer_update(o, &m->leaves, &t, 1e-5, optimizer_clip_scale(norm, t.clip), n);
+    move(m, o, b, n);
     model_refresh(m);
     if (state && r->after_step) r->after_step(state, true);
-    optimizer_zero_grad(o, &m->leaves);
     if (m->setup.routing_options.without_telemetry) return;
     json_t *report = routing_report(m);
     mem_free(routing_report_text(report));

@@ -175,6 +175,9 @@ static void print_memory(FILE *f, const struct plan *p)
         fprintf(f, "  %-14s %12s\n", purpose_name((enum purpose)i),
                 format_bytes(text, p->by_purpose[i]));
     }
+    if (p->in_host) {
+        fprintf(f, "  of the optimizer's, %s in host memory\n", format_bytes(text, p->in_host));
+    }
     fprintf(f, "  and %s of weights mapped from their files, shared with the system\n",
             format_bytes(text, p->mapped));
     fprintf(f, "disk: at most %s (%" PRId64 " checkpoints of ", format_bytes(text, p->disk),

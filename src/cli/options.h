@@ -32,6 +32,7 @@ struct texts { // the values of a list option
 
 enum expert_select { SELECT_NONE, SELECT_ESFT };
 enum eval_task { EVAL_LOSS, EVAL_EXACT };
+enum master_weights { MASTERS_F32, MASTERS_NONE };
 enum export_choice { EXPORT_LAST, EXPORT_BEST };
 enum bench_telemetry { TELEMETRY_ON, TELEMETRY_OFF, TELEMETRY_BOTH };
 
@@ -54,6 +55,9 @@ struct run_config {
     int64_t save_every, keep_last;
     bool merge, recompute, quiet, json, gradients, decode, special, fused, resume, overwrite;
     bool show_routing;
+    int states;  // enum state_type
+    int masters; // enum master_weights
+    bool fused_backward, offload_states;
     struct dataset_options dataset;
     struct train_options train;
     struct routing_options routing_options;

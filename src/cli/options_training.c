@@ -2,6 +2,8 @@
 #include "cli/option_rows.h"
 
 static const char *const schedules[] = {"constant", "linear", "cosine", "cosine-floor", NULL};
+static const char *const states[] = {"f32", "bf16", "8bit", NULL}; // enum state_type
+static const char *const masters[] = {"f32", "none", NULL};        // enum master_weights
 static const char *const tasks[] = {"loss", "exact", NULL};
 static const char *const selects[] = {"none", "esft", NULL};      // enum expert_select
 static const char *const esft_scores[] = {"token", "gate", NULL}; // enum esft_score
@@ -39,6 +41,21 @@ static const struct option rows[] = {
     {"clip", OPTION_REAL, GROUP_OPTIMIZER, TRAINING, FIELD(train.clip), "1",
      .help = "largest norm of all gradients together; 0: none",
      .unit = "NORM", .max = 1e30, .decides = true},
+
+    {"optimizer-states", OPTION_CHOICE, GROUP_OPTIMIZER, TRAINING | BENCH, FIELD(states), "f32",
+     .help = "AdamW's two moments: f32; bf16 with stochastic rounding; 8bit, in blocks of 256 with a "
+             "scale (Dettmers et al.); vectors have f32 always",
+     .choices = states, .decides = true},
+    {"master-weights", OPTION_CHOICE, GROUP_OPTIMIZER, TRAINING | BENCH, FIELD(masters), "f32",
+     .help = "none: matrices that are stored as bf16 are moved as they are, with stochastic rounding; "
+             "with --dtype bf16",
+     .choices = masters, .decides = true},
+    {"fused-backward", OPTION_BOOL, GROUP_OPTIMIZER, TRAINING | BENCH, FIELD(fused_backward), "false",
+     .help = "move weights within the backward pass, so that gradients of one half of a block exist at a "
+             "time; with --accumulate 1 --clip 0. The result is the same, but gradients that are not "
+             "finite where the loss is end the run instead of being skipped"},
+    {"offload-states", OPTION_BOOL, GROUP_OPTIMIZER, TRAINING | BENCH, FIELD(offload_states), "false",
+     .help = "keep AdamW's moments in host memory; on the CPU they are there anyway"},
 
     {"batch-tokens", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.batch_tokens), "4096",
      .help = "tokens of a micro-batch; whole examples are packed into it",

@@ -32,6 +32,13 @@ static bool setup_adapter(struct model_setup *s, const struct options *o, bool l
     return true;
 }
 
+static struct leaf_storage storage_of(const struct run_config *c)
+{
+    return (struct leaf_storage){.states = (enum state_type)c->states,
+                                 .no_masters = c->masters == MASTERS_NONE,
+                                 .shared_gradients = c->fused_backward};
+}
+
 bool setup_model(struct model_setup *s, struct options *o, bool learns, struct error *err)
 {
     if (!routing_settle(o, err)) return false;
@@ -44,6 +51,8 @@ bool setup_model(struct model_setup *s, struct options *o, bool learns, struct e
         .routing_options = c->routing_options,
         .tuning_options = c->tuning_options,
         .recompute = c->recompute,
+        .storage = storage_of(c),
+        .host_states = c->offload_states,
     };
     if (!s->routing) return false;
     s->tuning_options.seed = (uint64_t)c->seed;
@@ -52,12 +61,25 @@ bool setup_model(struct model_setup *s, struct options *o, bool learns, struct e
     return !c->adapter || setup_adapter(s, o, learns, err);
 }
 
+// Of a run that learns: do the ways to keep what learns go together?
+static bool check_storage(const struct options *o, struct error *err)
+{
+    const struct run_config *c = &o->config;
+    const struct model_setup s = {.ops = &cpu_ops,
+                                  .dtype = (enum dtype)c->dtype,
+                                  .tuning = c->tuning ? tuning_find(c->tuning, err) : NULL,
+                                  .storage = storage_of(c)};
+    if (o->command != COMMAND_TRAIN && o->command != COMMAND_PLAN) return true;
+    return s.tuning && train_storage_check(&s, &c->train, err);
+}
+
 enum status setup_check(const struct options *o, struct error *err)
 {
     struct options settled = *o;
     const struct run_config *r = &settled.config;
     const struct family *family;
     struct model_config c;
+    if (!check_storage(o, err)) return STATUS_USAGE;
     if (!option_find(o->command, "routing") || (!r->model && !r->config)) return STATUS_DONE;
     if (!(r->model ? family_read_config(&family, &c, r->model, err)
                    : family_read_config_file(&family, &c, r->config, err))) { // bench

@@ -214,7 +214,7 @@ bool adapter_load(struct model *m, struct error *err)
 
 // What is written: names with their prefix, and where the values lie.
 struct source {
-    struct tensor value; // F32 on the backend, or of the stored type
+    struct tensor value; // on the backend, F32 or of the stored type; or the latter, mapped
     enum dtype stored;
     bool mapped; // in the file of the adapter before
 };
@@ -282,8 +282,10 @@ static bool write_values(struct file_writer *w, const struct saving *s, int64_t 
     if (from->mapped) return file_writer_write(w, t->data, tensor_bytes(*t), err);
     for (int64_t at = 0; at < all; at += CHUNK) {
         const int64_t n = all - at < CHUNK ? all - at : CHUNK;
-        s->m->setup.ops->download(values, (const float *)t->data + at, (size_t)n * sizeof *values);
-        dtype_convert(bytes, from->stored, values, DTYPE_F32, n);
+        const size_t size = dtype_size(t->dtype);
+        s->m->setup.ops->download(values, (const char *)t->data + (size_t)at * size,
+                                  (size_t)n * size);
+        dtype_convert(bytes, from->stored, values, t->dtype, n);
         if (!file_writer_write(w, bytes, (size_t)n * dtype_size(from->stored), err)) return false;
     }
     return true;

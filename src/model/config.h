@@ -7,6 +7,18 @@
 
 enum { MAX_LAYERS = 512, MAX_EXPERTS = 4096, MAX_STOP_IDS = 16 };
 
+// The sections of a backward pass (base/leaf.h), which comes by them in descending order: the head, then of
+// each layer the MLP and the attention, at last the embedding.
+enum { SECTION_EMBEDDING = 1, SECTION_BLOCKS };
+static inline int64_t section_of(int64_t layer, bool mlp)
+{
+    return SECTION_BLOCKS + 2 * layer + mlp;
+}
+static inline int64_t section_of_head(int64_t n_layers)
+{
+    return section_of(n_layers, false);
+}
+
 enum rope_kind { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
 
 // How a rotation is stretched beyond the positions of pre-training (model/rope.c has the formulas).

@@ -19,14 +19,28 @@ static bool is_changed(const struct model *m, const struct weight *w)
     return w->leaf >= 0 || w->brought || (w->bank && w->bank->adapter && m->setup.tuning->merge);
 }
 
+// A leaf's value as F32 in host memory. BF16 comes into the upper half and is widened from there: what is
+// written never reaches what is still to be read.
+static void leaf_download(const struct model *m, float *values, const struct leaf *f)
+{
+    const int64_t n = tensor_count(f->value);
+    const bool bf16 = f->value.dtype == DTYPE_BF16;
+    char *raw = (char *)values + (bf16 ? (size_t)n * 2 : 0);
+    m->setup.ops->download(raw, f->value.data, tensor_bytes(f->value));
+    for (int64_t i = 0; bf16 && i < n; i++) {
+        uint16_t h;
+        memcpy(&h, raw + 2 * i, sizeof h);
+        values[i] = f32_from_bf16(h);
+    }
+}
+
 // The matrix as F32 in host memory.
 static bool merged_values(const struct model *m, const struct weight *w, float *values,
                           struct error *err)
 {
     const int64_t n = tensor_count(w->stored);
     if (w->leaf >= 0) {
-        m->setup.ops->download(values, m->leaves.leaf[w->leaf].value.data,
-                               (size_t)n * sizeof *values);
+        leaf_download(m, values, &m->leaves.leaf[w->leaf]);
     } else {
         dtype_convert(values, DTYPE_F32, w->stored.data, w->stored.dtype, n);
     }

@@ -31,6 +31,10 @@ void weights_bind(struct model *m, struct arena *a);
 // Calls fn for every bank of a layer.
 void layer_each_bank(struct layer *l, void (*fn)(struct bank *b, void *user), void *user);
 
+// memory.c: the arenas, measured before; what cannot be had is an error that says who holds what.
+bool memory_obtain(struct model *m, struct error *err);
+void memory_release(struct model *m);
+
 // linear.c: y = x W^T + bias + adapter, by group; and back, in the two parts of tuning.h. dx may be absent.
 void linear_forward(const struct ops *o, const struct bank *b, struct tensor y, struct tensor x,
                     struct tensor offsets);

@@ -100,12 +100,36 @@ bool model_learns(const struct model *m)
     return m->setup.tuning && !m->setup.frozen;
 }
 
-// The half of a block that a part belongs to: attention and all norms, then the MLP.
+// Is the part in the second half of a block? Attention and all norms are in the first.
+static bool of_mlp(enum weight_part part)
+{
+    return part == PART_EXPERT || part == PART_SHARED || part == PART_DENSE || part == PART_ROUTER;
+}
+
 static int64_t half_of(int64_t layer, enum weight_part part)
 {
-    const bool mlp =
-        part == PART_EXPERT || part == PART_SHARED || part == PART_DENSE || part == PART_ROUTER;
-    return 2 * layer + mlp;
+    return 2 * layer + of_mlp(part);
+}
+
+// Where the gradient of a weight is made: a norm's where its half begins or ends, and a tied embedding's at
+// both ends of the pass, so that theirs are in no section.
+static int64_t weight_section(const struct model *m, int64_t index)
+{
+    const struct weight *w = &m->weights.weight[index];
+    if (w->part == PART_NORM) return SECTION_NONE;
+    if (w->layer >= 0) return section_of(w->layer, of_mlp(w->part));
+    if (m->head == m->embedding) return SECTION_NONE;
+    return index == m->head ? section_of_head(m->config.n_layers) : SECTION_EMBEDDING;
+}
+
+static void find_sections(struct model *m)
+{
+    for (int64_t i = 0; i < m->weights.count; i++) {
+        m->weights.weight[i].section = weight_section(m, i);
+    }
+    for (int64_t i = 0; i < m->n_banks; i++) {
+        m->bank[i]->section = section_of(m->bank[i]->layer, of_mlp(m->bank[i]->part));
+    }
 }
 
 static int64_t lower(int64_t first, int64_t half)
@@ -175,10 +199,13 @@ static bool layout_state(struct model *m, struct error *err)
 {
     struct arena *a = &m->state;
     const struct model_setup *s = &m->setup;
-    a->used = 0;
+    a->used = m->moments.used = 0;
     memset(a->by_purpose, 0, sizeof a->by_purpose);
-    m->leaves.count = 0;
+    memset(m->moments.by_purpose, 0, sizeof m->moments.by_purpose);
     m->leaves.frozen = !model_learns(m);
+    m->leaves.storage = s->storage;
+    m->leaves.states = s->host_states ? &m->moments : NULL;
+    leaves_begin(&m->leaves, a);
     if (!tuning_leaves(&m->weights, s->ops, &m->leaves, a, err)) return false;
     const int64_t whole = m->leaves.count;
     if (m->config.n_experts &&
@@ -193,6 +220,7 @@ static bool layout_state(struct model *m, struct error *err)
         !s->tuning->open(&m->tuning_state, &in, a, &m->leaves, err)) {
         return false;
     }
+    leaves_end(&m->leaves, a);
     find_first_learning(m, gates);
     router_losses_open(&m->router_losses, s->ops, &m->config, s->routing, &s->routing_options,
                        s->max_tokens, a);
@@ -219,7 +247,7 @@ static void measure_work(struct model *m)
     }
     m->work.capacity = capacity;
     for (int p = 0; p < PURPOSE_COUNT; p++) {
-        m->plan[p] = m->state.by_purpose[p] + m->work.by_purpose[p];
+        m->plan[p] = m->state.by_purpose[p] + m->moments.by_purpose[p] + m->work.by_purpose[p];
     }
 }
 
@@ -251,7 +279,9 @@ static bool open_parts(struct model *m, struct error *err)
         return fail(err, "%s: no memory for %zu layers", s->dir, L);
     }
     m->acts->dtype = activation_type(m);
-    return weights_collect(m, family, err) && list_banks(m, err) && adapter_open(m, err);
+    if (!weights_collect(m, family, err) || !list_banks(m, err)) return false;
+    find_sections(m);
+    return adapter_open(m, err);
 }
 
 // What learns whole.
@@ -278,21 +308,9 @@ bool model_open(struct model *m, const struct model_setup *s, struct error *err)
         return false;
     }
     m->state.capacity = m->state.used;
+    m->moments.capacity = m->moments.used;
     measure_work(m);
     return true;
-}
-
-static bool allocate(struct model *m, struct arena *a, struct error *err)
-{
-    a->base = m->setup.ops->allocate(a->capacity);
-    if (a->base || !a->capacity) return true;
-    char who[512] = "";
-    for (int p = 0; p < PURPOSE_COUNT; p++) {
-        const size_t n = strlen(who);
-        snprintf(who + n, sizeof who - n, "%s%s %.1f MiB", p ? ", " : "",
-                 purpose_name((enum purpose)p), (double)m->plan[p] / 0x1p20);
-    }
-    return fail(err, "no memory for %.1f MiB (%s)", (double)a->capacity / 0x1p20, who);
 }
 
 // The state that a run left in the folder: what is computed, or what training begins from.
@@ -311,10 +329,7 @@ static bool load_routing(struct model *m, struct error *err)
 
 bool model_allocate(struct model *m, struct error *err)
 {
-    if (!allocate(m, &m->state, err) || !allocate(m, &m->work, err) || !layout_state(m, err) ||
-        !adapter_load(m, err)) {
-        return false;
-    }
+    if (!memory_obtain(m, err) || !layout_state(m, err) || !adapter_load(m, err)) return false;
     model_refresh(m);
     return load_routing(m, err) && (model_learns(m) || model_begin_last_phase(m, err));
 }
@@ -329,8 +344,7 @@ void model_close(struct model *m)
 {
     if (m->routing_state) m->setup.routing->close(m->routing_state);
     if (m->tuning_state) m->setup.tuning->close(m->tuning_state);
-    if (m->state.base) m->setup.ops->release(m->state.base, m->state.capacity);
-    if (m->work.base) m->setup.ops->release(m->work.base, m->work.capacity);
+    memory_release(m);
     weights_free(m);
     adapter_close(m);
     mem_free(m->bank);

@@ -25,6 +25,8 @@ struct model_setup {
     int64_t max_tokens; // largest batch
     int64_t cache_rows; // rows of the KV cache, over all sequences; 0: none
     bool recompute;     // keep layer inputs and routes only; the rest is computed again going back
+    struct leaf_storage storage; // how what learns is kept (base/leaf.h)
+    bool host_states;            // the optimizer's moments lie in host memory
 };
 
 // Who looks on while a model computes, for evaluation: told router logits z (N,E) and route of a layer in each
@@ -33,6 +35,13 @@ struct route_watcher {
     void *user;
     void (*route)(void *user, int64_t layer, struct tensor z,
                   const struct route *r); // NULL: nobody
+};
+
+// Who moves leaves while a backward pass is still under way (setup.storage.shared_gradients): told when the
+// gradients of a section are complete and its values will not be read again in this pass. NULL: nobody.
+struct gradient_watcher {
+    void *user;
+    void (*complete)(void *user, int64_t section);
 };
 
 struct layer; // banks and norms of one block (model/layer.h)
@@ -52,12 +61,14 @@ struct model {
     struct safetensors adapter; // the file of setup.adapter
     char *adapter_path;
     struct route_watcher watcher;
+    struct gradient_watcher gradients;
     uint64_t pass;       // number of the micro-batch under way in the run; set by who trains
     struct layer *layer; // (n_layers)
     struct acts *acts;
     struct bank head_bank;
     struct arena state, work;   // masters, gradients, moments; activations and scratch
-    size_t plan[PURPOSE_COUNT]; // bytes of both, at the largest batch
+    struct arena moments;       // the moments, where they lie in host memory
+    size_t plan[PURPOSE_COUNT]; // bytes of all of them, at the largest batch
     struct tensor loss_sum;     // (1) F64 on the backend: sum of the losses of supervised tokens
     struct router_losses router_losses;
     double router_loss_weight; // of the micro-batch under way: its share of the step's tokens
@@ -86,7 +97,8 @@ void model_forward(struct model *m, const struct batch *b, const int32_t *cache_
 // After a forward: adds the summed loss of the supervised tokens to m->loss_sum. scale != 0: also the
 // head's backward pass, with dL/dloss_n = scale for every supervised token.
 void model_loss(struct model *m, const struct batch *b, float scale);
-// After model_loss with a scale: the rest of the backward pass; leaf gradients +=.
+// After model_loss with a scale: the rest of the backward pass; leaf gradients +=. Shared gradients (model_setup)
+// must be 0 before model_loss, and are again when m->gradients.complete has set those of each section to 0.
 void model_backward(struct model *m, const struct batch *b);
 void model_zero_grad(struct model *m);
 double model_take_loss(struct model *m);        // downloads loss_sum and sets it to 0

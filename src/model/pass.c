@@ -78,11 +78,17 @@ void model_forward(struct model *m, const struct batch *b, const int32_t *cache_
                        m->config.norm_eps);
 }
 
+static void section_complete(const struct model *m, int64_t section)
+{
+    if (m->gradients.complete) m->gradients.complete(m->gradients.user, section);
+}
+
 void model_backward(struct model *m, const struct batch *b)
 {
     struct acts *a = m->acts;
     const int64_t L = m->config.n_layers;
     assert(a->n == b->n && a->training);
+    section_complete(m, section_of_head(L));
     for (int64_t l = L - 1; l >= 0 && 2 * l + 1 >= m->first_learning; l--) {
         struct layer *layer = &m->layer[l];
         if (m->setup.recompute && l < L - 1) { // the last layer's are still there
@@ -91,9 +97,13 @@ void model_backward(struct model *m, const struct batch *b)
         }
         const bool attention = 2 * l >= m->first_learning;
         mlp_block_backward(m, layer, &a->layer[l], a->dx, attention);
+        section_complete(m, section_of(l, true));
         if (attention) attention_block_backward(m, layer, &a->layer[l], a->dx);
+        section_complete(m, section_of(l, false));
     }
     if (m->first_learning < 0) {
         m->setup.ops->embedding_backward(weight_grad(m, m->embedding), a->dx, a->ids);
     }
+    section_complete(m, SECTION_EMBEDDING);
+    section_complete(m, SECTION_NONE);
 }

@@ -74,6 +74,14 @@ struct magnitude_scale {
     struct tensor scale, rest, inverse; // (N) F32
 };
 
+// One leaf in fewer bits, for adamw_reduced (base/leaf.h, base/codes.h).
+struct adamw_leaf {
+    struct tensor w;                // F32; or BF16, then without a copy
+    struct tensor m, v;             // both F32, both BF16, or both U8 codes: m signed, v unsigned
+    struct tensor m_scale, v_scale; // of codes: (blocks of CODE_BLOCK elements) F32
+    struct tensor copy, grad;       // as in adamw
+};
+
 struct adamw { // doubles: 1 - 0.999f is off by 1e-5
     double lr, beta1, beta2, eps, weight_decay;
     double correction1,
@@ -91,6 +99,12 @@ struct ops {
     // work before it.
     void *(*allocate)(size_t bytes);
     void (*release)(void *p, size_t bytes);
+    // The same for optimizer states that the user wants in host memory (--offload-states): ops read and write
+    // it as any other of this backend's, so on a GPU it is host memory mapped into the device's addresses,
+    // and adamw and adamw_reduced, the only ops that touch it but zero, sum_squares, upload and download,
+    // stream it over the bus. NULL: allocate gives host memory anyway.
+    void *(*allocate_host)(size_t bytes);
+    void (*release_host)(void *p, size_t bytes);
     void (*upload)(void *dst, const void *src, size_t bytes);
     void (*download)(void *dst, const void *src, size_t bytes);
     void (*zero)(struct tensor x);
@@ -279,7 +293,7 @@ struct ops {
     void (*cross_entropy)(struct tensor loss, struct tensor logits, struct tensor targets,
                           float scale);
 
-    // out (1) F64 += sum of x;   out (1) F64 += sum of x^2   (x F32; sums in double, fixed order)
+    // out (1) F64 += sum of x (F32);   out (1) F64 += sum of x^2 (F32 or BF16). In double, fixed order.
     void (*sum)(struct tensor out, struct tensor x);
     void (*sum_squares)(struct tensor out, struct tensor x);
 
@@ -289,6 +303,17 @@ struct ops {
     //   w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps);   copy (BF16 or F16, may be absent) = w
     void (*adamw)(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
                   struct tensor grad, const struct adamw *p, float grad_scale);
+    // The same arithmetic in F32 on a leaf in fewer bits: m and v are widened, w moves by the m and v just
+    // computed, then m and v (and a BF16 w) are rounded to what they are kept in:
+    //   BF16: stochastically (bf16_from_f32_random) with bits of rng_at(seed, stream, i) for element i of the
+    //     leaf: bits 0 to 15 for m, 16 to 31 for v, 32 to 47 for w. Nothing else may enter: a resumed run and
+    //     another number of threads round alike.
+    //   U8: m_scale = max |m| and v_scale = max v of the block; the code whose value is nearest to m / m_scale
+    //     or v / v_scale (half way: the lower), but never that of 0 for m < 0 (bitsandbytes keeps signs) or
+    //     v > 0 (the root of a v that vanished would let the step explode). All zero bytes are m = v = 0.
+    // NULL: the backend has no such op, and a run that needs it is refused.
+    void (*adamw_reduced)(const struct adamw_leaf *x, const struct adamw *p, float grad_scale,
+                          uint64_t seed, uint64_t stream);
 };
 
 extern const struct ops cpu_ops;

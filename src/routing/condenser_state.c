@@ -66,6 +66,7 @@ static bool open_layers(struct routing_state *st, struct arena *a, struct leaves
         if (!condenser_learnt_gate(st)) continue;
         char name[NAME_MAX_LENGTH];
         snprintf(name, sizeof name, "model.layers.%lld.mlp.condenser_gate", (long long)l);
+        out->section = section_of(l, true);
         if (!leaves_add(out, a, name, tensor_2d(NULL, DTYPE_F32, st->most, c->width), DTYPE_F32,
                         err)) {
             return false;

@@ -12,14 +12,18 @@
 
 enum { PATH_SIZE = 4096, CHUNK = 4 << 20, MANIFEST_LIMIT = 256 << 20 };
 
-// The three arrays of a leaf, and the file of each.
+// The arrays of a leaf, and the file of each, without the leaves that have no such array. Where none has a
+// scale there is no file of them.
 static const struct part {
     const char *file;
     size_t at;
+    bool may_miss;
 } parts[] = {
-    {"values.safetensors", offsetof(struct leaf, value)},
-    {"m.safetensors", offsetof(struct leaf, m)},
-    {"v.safetensors", offsetof(struct leaf, v)},
+    {"values.safetensors", offsetof(struct leaf, value), false},
+    {"m.safetensors", offsetof(struct leaf, m), false},
+    {"v.safetensors", offsetof(struct leaf, v), false},
+    {"m_scale.safetensors", offsetof(struct leaf, m_scale), true},
+    {"v_scale.safetensors", offsetof(struct leaf, v_scale), true},
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
@@ -28,27 +32,46 @@ static const struct tensor *part_of(const struct leaf *f, const struct part *p)
     return (const struct tensor *)((const char *)f + p->at);
 }
 
+static bool has_part(const struct leaf *f, const struct part *p)
+{
+    return tensor_count(*part_of(f, p)) > 0;
+}
+
+static int64_t count_part(const struct leaves *l, const struct part *p)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < l->count; i++) {
+        n += has_part(&l->leaf[i], p);
+    }
+    return n;
+}
+
 size_t run_checkpoint_bytes(const struct leaves *l)
 {
     size_t bytes = 65536;
-    for (int64_t i = 0; i < l->count; i++) {
-        bytes += PARTS * (tensor_bytes(l->leaf[i].value) + 512); // names, in headers and manifest
+    for (int64_t i = 0; i < l->count * PARTS; i++) {
+        const struct leaf *f = &l->leaf[i / PARTS];
+        const struct part *p = &parts[i % PARTS];
+        if (!has_part(f, p)) continue;
+        bytes += tensor_bytes(*part_of(f, p)) + 512; // names, in headers and manifest
     }
     return bytes;
 }
 
 static struct st_writer_entry *entries_of(const struct leaves *l, const struct part *p)
 {
-    struct st_writer_entry *entry = mem_zalloc((size_t)l->count, sizeof *entry);
+    struct st_writer_entry *entry = mem_zalloc((size_t)l->count, sizeof *entry), *e = entry;
     for (int64_t i = 0; entry && i < l->count; i++) {
         const struct tensor *t = part_of(&l->leaf[i], p);
-        entry[i].name = l->leaf[i].name;
-        entry[i].dtype_name = dtype_name(t->dtype);
-        entry[i].rank = t->rank;
-        entry[i].bytes = tensor_bytes(*t);
+        if (!has_part(&l->leaf[i], p)) continue;
+        e->name = l->leaf[i].name;
+        e->dtype_name = dtype_name(t->dtype);
+        e->rank = t->rank;
+        e->bytes = tensor_bytes(*t);
         for (int d = 0; d < t->rank; d++) {
-            entry[i].shape[d] = t->dim[d];
+            e->shape[d] = t->dim[d];
         }
+        e++;
     }
     return entry;
 }
@@ -73,6 +96,7 @@ static bool write_tensors(struct file_writer *w, struct manifest_file *f, const 
 {
     for (int64_t i = 0; i < what->leaves->count; i++) {
         const struct leaf *leaf = &what->leaves->leaf[i];
+        if (!has_part(leaf, p)) continue;
         struct manifest_tensor *t = manifest_add_tensor(f, leaf->name);
         if (!t) return fail(err, "%s: no memory", f->name);
         if (!write_tensor(w, &t->crc, what->ops, part_of(leaf, p), chunk, err)) return false;
@@ -109,6 +133,8 @@ static bool write_part(struct manifest *m, const char *dir, const struct saved *
                        const struct part *p, struct error *err)
 {
     char path[PATH_SIZE];
+    const int64_t n = count_part(what->leaves, p);
+    if (!n && p->may_miss) return true;
     struct manifest_file *f = manifest_add(m, p->file);
     if (!f) return fail(err, "%s: no memory", dir);
     if (!path_join(path, sizeof path, dir, p->file, err)) return false;
@@ -116,7 +142,7 @@ static bool write_part(struct manifest *m, const char *dir, const struct saved *
     char *chunk = mem_alloc(CHUNK);
     struct file_writer w = {.fd = -1};
     bool ok = (entry && chunk) || fail(err, "%s: no memory", path);
-    ok = ok && safetensors_begin(&w, path, entry, what->leaves->count, NULL, err) &&
+    ok = ok && safetensors_begin(&w, path, entry, n, NULL, err) &&
          write_tensors(&w, f, what, p, chunk, err) && file_writer_commit(&w, err);
     file_writer_discard(&w);
     mem_free(entry);
@@ -299,14 +325,17 @@ static bool load_tensors(const struct safetensors *st, const struct manifest_fil
                          const struct saved *what, const struct part *p, struct error *err)
 {
     const struct leaves *l = what->leaves;
-    if (st->count != l->count || f->n_tensors != l->count) {
+    const int64_t n = count_part(l, p);
+    if (st->count != n || f->n_tensors != n) {
         return fail(err, "%s: %" PRId64 " tensors, %" PRId64 " learn in this run", st->path,
-                    st->count, l->count);
+                    st->count, n);
     }
+    int64_t at = 0; // in the file
     for (int64_t i = 0; i < l->count; i++) {
         const struct tensor *t = part_of(&l->leaf[i], p);
         const struct st_entry *e = safetensors_find(st, l->leaf[i].name);
-        if (!e || strcmp(f->tensor[i].name, l->leaf[i].name) != 0) {
+        if (!has_part(&l->leaf[i], p)) continue;
+        if (!e || strcmp(f->tensor[at].name, l->leaf[i].name) != 0) {
             return fail(err, "%s: no tensor %s in its place", st->path, l->leaf[i].name);
         }
         if (!same_shape(e, t)) {
@@ -314,7 +343,7 @@ static bool load_tensors(const struct safetensors *st, const struct manifest_fil
                         e->name);
         }
         const uint32_t crc = load_bytes(what->ops, t->data, e->tensor.data, tensor_bytes(*t));
-        if (!check_crc(crc, f->tensor[i].crc, st->path, e->name, err)) return false;
+        if (!check_crc(crc, f->tensor[at++].crc, st->path, e->name, err)) return false;
     }
     return true;
 }
@@ -336,6 +365,7 @@ static bool load_part(const char *dir, const struct manifest *manifest, const st
     char path[PATH_SIZE];
     struct safetensors st;
     const struct manifest_file *f = manifest_find(manifest, p->file);
+    if (!f && p->may_miss && !count_part(what->leaves, p)) return true;
     if (!f) return fail(err, "%s: manifest.json lists no %s", dir, p->file);
     if (!path_join(path, sizeof path, dir, p->file, err)) return false;
     if (!check_header(f, path, err) || !safetensors_open(&st, path, err)) return false;

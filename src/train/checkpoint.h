@@ -1,6 +1,7 @@
 // train/checkpoint.h - a run's state on disk: checkpoint-N/, written beside its place, synced,
 // checksummed and renamed, so that it is there whole or not at all. Knows leaves, not what they mean.
 //   values.safetensors m.safetensors v.safetensors   a tensor a leaf, under the leaf's name
+//   m_scale.safetensors v_scale.safetensors          where moments are 8-bit codes
 //   state.json                                       train/state.h
 //   (files of the routing)
 //   manifest.json                                    every file with its size and CRC32C: train/manifest.h

@@ -71,12 +71,12 @@ static size_t dataset_bytes(const struct dataset *d)
 // While the result is written one tensor is held twice: as floats and as it is stored.
 static size_t export_scratch(const struct model *m)
 {
-    size_t most = 0;
+    int64_t most = 0;
     for (int64_t i = 0; i < m->leaves.count; i++) {
-        const size_t bytes = tensor_bytes(m->leaves.leaf[i].value);
-        if (bytes > most) most = bytes;
+        const int64_t n = tensor_count(m->leaves.leaf[i].value);
+        if (n > most) most = n;
     }
-    return 2 * most;
+    return 2 * sizeof(float) * (size_t)most;
 }
 
 static void plan_memory(struct plan *p, const struct trainer *t)
@@ -142,8 +142,10 @@ static struct plan_data plan_data(const struct dataset *d, int64_t micro_batches
 bool plan_make(struct plan *p, const struct trainer *t, struct error *err)
 {
     const int64_t last = t->run->n_stages - 1; // the one that what learns is told of
-    *p = (struct plan){
-        .steps = trainer_steps(t), .batch_tokens = t->batch_tokens, .at_most = t->at_most};
+    *p = (struct plan){.steps = trainer_steps(t),
+                       .batch_tokens = t->batch_tokens,
+                       .at_most = t->at_most,
+                       .in_host = t->model.moments.capacity};
     p->warmup_steps = schedule_warmup(&t->run->stage[last].options, t->feed[last].steps);
     p->data = plan_data(t->run->data, t->feed[last].micro_batches);
     p->validation = plan_data(t->run->validation, t->validation.count);

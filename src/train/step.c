@@ -15,15 +15,27 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void forward_backward(struct model *m, const struct batch *b, float scale)
+static void end_micro_batch(const struct model *m)
 {
     const struct routing *r = m->setup.routing;
-    struct routing_state *state = m->routing_state;
+    if (m->routing_state && r->after_micro_batch) r->after_micro_batch(m->routing_state);
+}
+
+static void forward_backward(struct model *m, const struct batch *b, float scale)
+{
     const bool back = !m->setup.tuning->forward_only;
     model_forward(m, b, NULL, true);
     model_loss(m, b, back ? scale : 0);
     if (back) model_backward(m, b);
-    if (state && r->after_micro_batch) r->after_micro_batch(state);
+    end_micro_batch(m);
+}
+
+// The i-th micro-batch of the epoch, one of the step's.
+static void take_batch(struct trainer *t, const struct feed_step *f, int64_t i)
+{
+    feed_batch(trainer_feed(t), i, &t->batch);
+    t->model.router_loss_weight = (double)t->batch.n / (double)f->tokens;
+    t->model.pass = (uint64_t)(t->state.step * t->options->accumulate + i - f->first);
 }
 
 // Every micro-batch is scaled by the supervised tokens of the whole step, so that their gradients add
@@ -33,10 +45,8 @@ static bool accumulate(struct trainer *t, const struct feed_step *f, struct erro
     const float scale = (float)(1.0 / (double)f->supervised);
     int64_t supervised = 0;
     for (int64_t i = f->first; i < f->first + f->count; i++) {
-        feed_batch(trainer_feed(t), i, &t->batch);
+        take_batch(t, f, i);
         supervised += t->batch.supervised;
-        t->model.router_loss_weight = (double)t->batch.n / (double)f->tokens;
-        t->model.pass = (uint64_t)(t->state.step * t->options->accumulate + i - f->first);
         forward_backward(&t->model, &t->batch, scale);
     }
     if (supervised == f->supervised) return true;
@@ -62,6 +72,57 @@ static bool observe(const struct train_step *s, struct error *err)
                 "step %" PRId64 ": the loss is not finite while only scores are taken: the model "
                 "or the data are unusable",
                 s->step);
+}
+
+// All gradients first, then the update.
+static bool whole_step(struct trainer *t, struct train_step *s, const struct feed_step *f,
+                       bool *usable, struct error *err)
+{
+    if (!accumulate(t, f, err)) return false;
+    s->loss = model_take_loss(&t->model) / (double)f->supervised;
+    if (t->model.setup.tuning->observes && !observe(s, err)) return false;
+    s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
+    *usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
+    if (*usable) apply(t, s);
+    return true;
+}
+
+static bool moved_by_bad_gradients(const struct trainer *t, const struct train_step *s,
+                                   struct error *err)
+{
+    char norm[NUMBER_TEXT];
+    number_text(norm, s->grad_norm);
+    return fail(err,
+                "step %" PRId64 ": gradient norm %s, not finite or too large, and --fused-backward "
+                "has moved weights by it: the run ends. The newest checkpoint is of step %" PRId64
+                "; --resume --no-fused-backward goes on from it and skips the step",
+                s->step, norm, t->saved_step);
+}
+
+// One micro-batch, whose backward pass moves the leaves. The loss is asked for before anything moves, so that
+// a step without a finite one is skipped as ever; gradients that are not usable although the loss is finite
+// show only when leaves have moved, which ends the run: nothing of it is saved.
+static bool fused_step(struct trainer *t, struct train_step *s, const struct feed_step *f,
+                       bool *usable, struct error *err)
+{
+    struct model *m = &t->model;
+    take_batch(t, f, f->first);
+    model_forward(m, &t->batch, NULL, true);
+    model_loss(m, &t->batch, (float)(1.0 / (double)f->supervised));
+    s->loss = model_take_loss(m) / (double)f->supervised;
+    *usable = isfinite(s->loss);
+    if (*usable) {
+        struct update update = {&t->optimizer, &m->leaves, t->options, s->lr, ++t->state.updates};
+        fused_update_begin(&update);
+        m->gradients = (struct gradient_watcher){&update, fused_update_section};
+        model_backward(m, &t->batch);
+        m->gradients = (struct gradient_watcher){NULL, NULL};
+        s->grad_norm = fused_update_norm(&update);
+        if (!optimizer_norm_usable(s->grad_norm, 0)) return moved_by_bad_gradients(t, s, err);
+        model_refresh(m);
+    }
+    end_micro_batch(m);
+    return true;
 }
 
 static void end_step(const struct model *m, bool applied)
@@ -103,15 +164,11 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
                              .lr = observes ? 0 : schedule_lr(t->options, index, steps),
                              .tokens = f.tokens};
     bool usable = true, ok = true;
+    const bool fused = t->model.setup.storage.shared_gradients && !observes;
     if (f.supervised > 0) {
-        if (!accumulate(t, &f, err)) return false;
-        s->loss = model_take_loss(&t->model) / (double)f.supervised;
-        if (observes && !observe(s, err)) return false;
-        s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
-        usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
-        if (usable) apply(t, s);
+        if (!(fused ? fused_step : whole_step)(t, s, &f, &usable, err)) return false;
         end_step(&t->model, usable);
-        optimizer_zero_grad(&t->optimizer, &t->model.leaves);
+        if (!fused || !usable) optimizer_zero_grad(&t->optimizer, &t->model.leaves);
     } else {
         log_warning("step %" PRId64 ": no token carries loss, nothing learns", s->step);
     }

@@ -38,6 +38,10 @@ struct train_options {
 int64_t schedule_warmup(const struct train_options *o, int64_t steps); // steps of warm-up
 double schedule_lr(const struct train_options *o, int64_t s, int64_t steps);
 
+// Do the ways in which leaves are kept go with each other, the options and the backend?
+bool train_storage_check(const struct model_setup *m, const struct train_options *o,
+                         struct error *err);
+
 // What a stage trains with: a run is a list of them, and resumes within each.
 struct stage {
     const char *name;
@@ -116,6 +120,7 @@ struct plan_data {
 
 struct plan {
     size_t by_purpose[PURPOSE_COUNT]; // private memory in bytes; names: purpose_name()
+    size_t in_host;                   // of the optimizer's, where that is kept in host memory
     size_t total;                     // their sum
     size_t mapped;                    // the checkpoint, mapped read-only: shared, not private
     size_t checkpoint_bytes;          // of one checkpoint

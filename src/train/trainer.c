@@ -151,6 +151,7 @@ static bool open_parts(struct trainer *t, struct error *err)
     for (int64_t i = 0; i < r->n_stages; i++) {
         if (!r->stage[i].setup.tuning) return fail(err, "nothing learns: a tuning expected");
         if (!check_options(&r->stage[i].options, err)) return false;
+        if (!train_storage_check(&r->stage[i].setup, &r->stage[i].options, err)) return false;
     }
     if (r->deciding) {
         t->state.deciding = json_parse(r->deciding, strlen(r->deciding), "options", err);

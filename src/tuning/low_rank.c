@@ -255,6 +255,7 @@ bool low_rank_open(struct tuning_state **out, const struct tuning_input *in, boo
     for (int64_t i = 0; i < st->n_pairs; i++) {
         struct pair *p = &st->pair[i];
         const struct bank *b = p->bank;
+        leaves->section = b->section;
         if (!open_half(&p->a, p, "A", p->rank, b->in, a, leaves, err) ||
             !open_half(&p->b, p, "B", b->out, p->rank, a, leaves, err) ||
             (dora && !open_magnitude(p, a, leaves, err))) {

@@ -160,6 +160,7 @@ static bool open_bank(struct tuning_state *st, struct smt_bank *b, const struct 
     snprintf(name, sizeof name, "%s%s", st->chosen ? b->bank->name : "blocks",
              st->chosen ? ".blocks" : ", still to be chosen");
     if (!check_whole(b, in->weights, err)) return false;
+    out->section = b->bank->section;
     const struct leaf *f = leaves_add(out, a, name, shape, DTYPE_F32, err);
     if (!f) return false;
     b->value = f->value;

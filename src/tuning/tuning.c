@@ -136,10 +136,11 @@ bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, s
         struct weight *x = &w->weight[i];
         x->leaf = -1;
         if (!x->learns) continue;
+        out->section = x->section;
         struct leaf *f = leaves_add(out, a, x->name, x->stored, x->copy_type, err);
         if (!f) return false;
         x->leaf = out->count - 1;
-        x->value = f->copy.data || x->copy_type != DTYPE_F32 ? f->copy : f->value;
+        x->value = tensor_count(f->copy) ? f->copy : f->value;
         x->grad = f->grad;
         if (arena_measuring(a)) continue;
         o->convert(f->value, x->stored);

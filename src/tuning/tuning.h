@@ -33,6 +33,7 @@ struct weight {
     bool learns;                  // whole, as tuning_choose decided
     enum dtype copy_type;         // type of the working copy if it learns; F32: the master serves
     int64_t leaf;                 // index of its leaf, -1 if frozen
+    int64_t section;              // where its gradient is made (base/leaf.h)
     int64_t layer, expert;        // -1: of no layer, of no expert
     const struct bank *bank;      // where it is a matrix of a linear; NULL
     int64_t group;                // within the bank
@@ -64,6 +65,7 @@ struct bank {
     int64_t fused_part, fused_parts;
     enum weight_part part;
     int64_t layer;
+    int64_t section; // where the gradients of its matrices, and of an adapter's leaves, are made
     int64_t groups, out,
         in;              // W_g is (out, in), as torch stores it; groups 0: there is no such bank
     int64_t first_group; // of a view of some groups: where they begin in the whole bank
@@ -188,7 +190,8 @@ struct tuning {
     bool (*finish)(struct tuning_state *st, const char *path, struct error *err);
     bool observes;     // nothing moves in its stage: no optimizer, no leaves
     bool forward_only; // and no backward pass is needed
-    void (*after_step)(struct tuning_state *st); // gradients of a step still stand. NULL: nothing
+    // Gradients of a step still stand, so that they cannot be shared (base/leaf.h). NULL: nothing.
+    void (*after_step)(struct tuning_state *st);
 
     // The result is an adapter, not a model's folder. NULL: it is a model.
     const struct adapter_format *format;

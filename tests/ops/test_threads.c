@@ -74,6 +74,28 @@ static void run_layers(enum dtype t)
     note(weights), note(m), note(v), note(y);
 }
 
+// A leaf in fewer bits: value in t, states in codes and in BF16.
+static void run_reduced(enum dtype t)
+{
+    const int64_t n = 70001, blocks = ceil_div(n, 256);
+    const enum dtype states[] = {DTYPE_U8, DTYPE_BF16};
+    const struct adamw p = {1e-3, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001};
+    for (int i = 0; i < 2; i++) {
+        const struct adamw_leaf x = {in(t, 1, n),
+                                     make(states[i], 1, n),
+                                     make(states[i], 1, n),
+                                     make(DTYPE_F32, 1, blocks),
+                                     make(DTYPE_F32, 1, blocks),
+                                     tensor_absent(),
+                                     in(DTYPE_F32, 1, n)};
+        const struct tensor out = make(DTYPE_F64, 1, 1);
+        cpu_ops.adamw_reduced(&x, &p, 0.5f, 3, 4);
+        cpu_ops.adamw_reduced(&x, &p, 0.7f, 3, 5);
+        cpu_ops.sum_squares(out, x.w);
+        note(x.w), note(x.m), note(x.v), note(x.m_scale), note(x.v_scale), note(out);
+    }
+}
+
 static void run_routing(enum dtype t)
 {
     const int64_t N = 400, E = 60, S = 4, C = 130;
@@ -208,9 +230,9 @@ static void run_low_rank(enum dtype t)
 static const struct {
     const char *name;
     void (*run)(enum dtype t);
-} groups[] = {{"elementwise", run_elementwise}, {"layers", run_layers}, {"routing", run_routing},
-              {"attention", run_attention},     {"matmul", run_matmul}, {"blocks", run_blocks},
-              {"low rank", run_low_rank}};
+} groups[] = {{"elementwise", run_elementwise}, {"layers", run_layers},  {"routing", run_routing},
+              {"attention", run_attention},     {"matmul", run_matmul},  {"blocks", run_blocks},
+              {"low rank", run_low_rank},       {"reduced", run_reduced}};
 
 static uint32_t checksum(size_t group, enum dtype t, int threads, enum cpu_products products)
 {

@@ -4,13 +4,9 @@
 
 #include <assert.h>
 
-struct factors { // computed in double, applied in float, as torch does
-    float keep, one_minus_beta1, beta2, one_minus_beta2, step, root_correction2, eps, grad_scale;
-};
-
 VECTOR_CLONES
-static void update(float *restrict w, float *restrict m, float *restrict v,
-                   const float *restrict grad, int64_t n, struct factors f)
+void adamw_update(float *restrict w, float *restrict m, float *restrict v,
+                  const float *restrict grad, int64_t n, struct adamw_factors f)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -22,12 +18,9 @@ static void update(float *restrict w, float *restrict m, float *restrict v,
     }
 }
 
-void cpu_adamw(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
-               struct tensor grad, const struct adamw *p, float grad_scale)
+struct adamw_factors adamw_factors(const struct adamw *p, float grad_scale)
 {
-    const int64_t count = tensor_count(w);
-    assert(tensor_count(m) == count && tensor_count(v) == count && tensor_count(grad) == count);
-    const struct factors f = {
+    return (struct adamw_factors){
         .keep = (float)(1.0 - p->lr * p->weight_decay),
         .one_minus_beta1 = (float)(1.0 - p->beta1),
         .beta2 = (float)p->beta2,
@@ -37,11 +30,20 @@ void cpu_adamw(struct tensor w, struct tensor m, struct tensor v, struct tensor 
         .eps = (float)p->eps,
         .grad_scale = grad_scale,
     };
+}
+
+void cpu_adamw(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
+               struct tensor grad, const struct adamw *p, float grad_scale)
+{
+    const int64_t count = tensor_count(w);
+    assert(tensor_count(m) == count && tensor_count(v) == count && tensor_count(grad) == count);
+    const struct adamw_factors f = adamw_factors(p, grad_scale);
 #pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (count > SMALL_WORK)
     for (int64_t first = 0; first < count; first += BLOCK) {
         const int64_t n = min_i64(BLOCK, count - first);
         float *weights = data_f32(w) + first;
-        update(weights, data_f32(m) + first, data_f32(v) + first, data_f32(grad) + first, n, f);
+        adamw_update(weights, data_f32(m) + first, data_f32(v) + first, data_f32(grad) + first, n,
+                     f);
         if (copy.data) block_store(copy, first, weights, n);
     }
 }

@@ -124,4 +124,5 @@ const struct ops cpu_ops = {
     .sum = cpu_sum,
     .sum_squares = cpu_sum_squares,
     .adamw = cpu_adamw,
+    .adamw_reduced = cpu_adamw_reduced,
 };

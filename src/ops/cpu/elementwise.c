@@ -155,15 +155,29 @@ static double part_squares(const float *x, int64_t n)
     return sum;
 }
 
+// Of elements [first, first + n); what is not F32 is widened block by block.
+static double sum_of(struct tensor x, int64_t first, int64_t n,
+                     double (*sum)(const float *x, int64_t n))
+{
+    if (x.dtype == DTYPE_F32) return sum(data_f32(x) + first, n);
+    double total = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        float buffer[BLOCK];
+        const int64_t some = min_i64(BLOCK, n - at);
+        total += sum(block_load(buffer, x, first + at, some), some);
+    }
+    return total;
+}
+
 static void add_sum(struct tensor out, struct tensor x, double (*sum)(const float *x, int64_t n))
 {
-    assert(out.dtype == DTYPE_F64 && x.dtype == DTYPE_F32);
+    assert(out.dtype == DTYPE_F64);
     const int64_t count = tensor_count(x), size = max_i64(ceil_div(count, PARTS), 4096);
     double part[PARTS] = {0};
 #pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (count > SMALL_WORK)
     for (int64_t i = 0; i < PARTS; i++) {
         const int64_t first = min_i64(i * size, count);
-        part[i] = sum(data_f32(x) + first, min_i64(size, count - first));
+        part[i] = sum_of(x, first, min_i64(size, count - first), sum);
     }
     for (int i = 0; i < PARTS; i++) {
         *(double *)out.data += part[i];

@@ -1,0 +1,66 @@
+// model/memory.c - the model's arenas on the backend, and the line that says who holds what when one of them
+// cannot be had.
+#include "model/layer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { WORDS = 512 };
+
+// "weights 12.0 MiB, optimizer 24.0 MiB": those that have any.
+static void words(char out[WORDS], const size_t by_purpose[PURPOSE_COUNT])
+{
+    out[0] = 0;
+    for (int p = 0; p < PURPOSE_COUNT; p++) {
+        const size_t n = strlen(out);
+        if (!by_purpose[p]) continue;
+        snprintf(out + n, WORDS - n, "%s%s %.1f MiB", n ? ", " : "", purpose_name((enum purpose)p),
+                 (double)by_purpose[p] / 0x1p20);
+    }
+    if (!*out) snprintf(out, WORDS, "nothing");
+}
+
+static bool no_memory(const struct model *m, const struct arena *wanted, struct error *err)
+{
+    const struct arena *all[] = {&m->state, &m->moments, &m->work};
+    size_t held[PURPOSE_COUNT] = {0};
+    char wants[WORDS], holds[WORDS];
+    for (int i = 0; i < 3; i++) {
+        for (int p = 0; all[i]->base && p < PURPOSE_COUNT; p++) {
+            held[p] += all[i]->by_purpose[p];
+        }
+    }
+    words(wants, wanted->by_purpose);
+    words(holds, held);
+    return fail(err, "%s: no memory for %.1f MiB more (%s); held already: %s", m->setup.ops->name,
+                (double)wanted->capacity / 0x1p20, wants, holds);
+}
+
+static bool on_host(const struct model *m, const struct arena *a)
+{
+    return a == &m->moments && m->setup.ops->allocate_host;
+}
+
+static bool obtain(struct model *m, struct arena *a, struct error *err)
+{
+    const struct ops *o = m->setup.ops;
+    if (!a->capacity) return true;
+    a->base = (on_host(m, a) ? o->allocate_host : o->allocate)(a->capacity);
+    return a->base || no_memory(m, a, err);
+}
+
+bool memory_obtain(struct model *m, struct error *err)
+{
+    return obtain(m, &m->state, err) && obtain(m, &m->moments, err) && obtain(m, &m->work, err);
+}
+
+void memory_release(struct model *m)
+{
+    struct arena *all[] = {&m->state, &m->moments, &m->work};
+    const struct ops *o = m->setup.ops;
+    for (int i = 0; i < 3; i++) {
+        if (!all[i]->base) continue;
+        (on_host(m, all[i]) ? o->release_host : o->release)(all[i]->base, all[i]->capacity);
+        all[i]->base = NULL;
+    }
+}
