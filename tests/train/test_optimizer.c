@@ -113,12 +113,68 @@ static void names_what_is_not_finite(void **unused)
     close_setting(&s);
 }
 
+// Two leaves that are alike, moved once from the same state: their moments in bf16 differ from each other, from
+// those of another update and of another seed, and not from those of the same one again.
+struct alike {
+    struct leaves leaves;
+    struct arena arena;
+    uint16_t m[2][4][600];
+};
+
+static void move_alike(struct alike *a, const struct optimizer *o, int at, uint64_t seed, int64_t n)
+{
+    const struct train_options t = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .seed = seed};
+    optimizer_reset(o, &a->leaves);
+    for (int k = 0; k < 2; k++) {
+        const struct leaf *f = &a->leaves.leaf[k];
+        for (int i = 0; i < 600; i++) {
+            data_f32(f->grad)[i] = 0.3F + (float)i / 1000;
+        }
+    }
+    optimizer_update(o, &a->leaves, &t, 0.01, 1, n);
+    for (int k = 0; k < 2; k++) {
+        memcpy(a->m[k][at], a->leaves.leaf[k].m.data, sizeof a->m[k][at]);
+    }
+}
+
+static void rounding_draws_by_seed_update_and_leaf(void **unused)
+{
+    (void)unused;
+    static struct alike a;
+    struct optimizer o;
+    struct error err = {0};
+    const struct tensor shape = tensor_2d(NULL, DTYPE_F32, 20, 30);
+    a.leaves.storage.states = STATES_BF16;
+    for (int placing = 0; placing < 2; placing++) {
+        a.leaves.count = 0;
+        a.arena.used = 0;
+        assert_non_null(leaves_add(&a.leaves, &a.arena, "a", shape, DTYPE_F32, &err));
+        assert_non_null(leaves_add(&a.leaves, &a.arena, "b", shape, DTYPE_F32, &err));
+        if (!placing) a.arena.base = cpu_ops.allocate(a.arena.used);
+        if (!placing) a.arena.capacity = a.arena.used;
+    }
+    check_ok(optimizer_open(&o, &cpu_ops, &err), &err);
+    move_alike(&a, &o, 0, 5, 1);
+    move_alike(&a, &o, 1, 5, 1);
+    move_alike(&a, &o, 2, 5, 2);
+    move_alike(&a, &o, 3, 6, 1);
+    const size_t bytes = sizeof a.m[0][0];
+    assert_memory_equal(a.m[0][0], a.m[0][1], bytes);
+    assert_memory_not_equal(a.m[0][0], a.m[1][0], bytes);
+    assert_memory_not_equal(a.m[0][0], a.m[0][2], bytes);
+    assert_memory_not_equal(a.m[0][0], a.m[0][3], bytes);
+    optimizer_close(&o);
+    cpu_ops.release(a.arena.base, a.arena.capacity);
+    leaves_free(&a.leaves);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_torch),
         cmocka_unit_test(clip_limits_the_norm_only),
         cmocka_unit_test(names_what_is_not_finite),
+        cmocka_unit_test(rounding_draws_by_seed_update_and_leaf),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
