@@ -1,5 +1,5 @@
 // bench/ops_bench.c - how fast the CPU backend's ops are, as a share of the rate of a large product that is
-// measured in turn with them. Usage: ops_bench [threads] [rows] [experts] [banks|attention|rest]. Time is
+// measured in turn with them. Usage: ops_bench [threads] [rows] [experts] [banks|attention|rest|states]. Time is
 // the processor's own, of all threads, so that other programs disturb less; medians of several rounds.
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/product.h"
@@ -259,6 +259,58 @@ static void bandwidth_bound(void)
     report_bytes("matmul_forward, one row, BF16", &decode, 2.0 * 8192 * (double)C);
 }
 
+static struct adamw_leaf reduced;
+
+static void run_adamw_reduced(const struct job *j)
+{
+    const struct adamw p = {1e-4, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001};
+    (void)j;
+    cpu_ops.adamw_reduced(&reduced, &p, 1.0f, 1, 2);
+}
+
+// AdamW with each of the ways to keep a leaf, in turn with float32 throughout: ns an element.
+static void states(void)
+{
+    const int64_t n = 1 << 23;
+    static const struct {
+        const char *name;
+        enum dtype w, states;
+    } all[] = {{"master f32, states bf16", DTYPE_F32, DTYPE_BF16},
+               {"master f32, states 8bit", DTYPE_F32, DTYPE_U8},
+               {"master none, states f32", DTYPE_BF16, DTYPE_F32},
+               {"master none, states bf16", DTYPE_BF16, DTYPE_BF16},
+               {"master none, states 8bit", DTYPE_BF16, DTYPE_U8}};
+    const struct job whole = {.run = run_adamw,
+                              .x = make(DTYPE_F32, 1, n),
+                              .y = make(DTYPE_F32, 1, n),
+                              .z = make(DTYPE_F32, 1, n),
+                              .offsets = make(DTYPE_BF16, 1, n),
+                              .span = make(DTYPE_F32, 1, n)};
+    const struct job less = {.run = run_adamw_reduced};
+    cpu_ops.zero(whole.z);
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+        double f32[ROUNDS], taken[ROUNDS];
+        reduced =
+            (struct adamw_leaf){.w = all[k].w == DTYPE_F32 ? whole.x : whole.offsets,
+                                .m = make(all[k].states, 1, n),
+                                .v = make(all[k].states, 1, n),
+                                .m_scale = make(DTYPE_F32, 1, n / 256),
+                                .v_scale = make(DTYPE_F32, 1, n / 256),
+                                .copy = all[k].w == DTYPE_F32 ? whole.offsets : tensor_absent(),
+                                .grad = whole.span};
+        cpu_ops.zero(reduced.v);
+        seconds(&less);
+        for (int i = 0; i < ROUNDS; i++) {
+            f32[i] = seconds(&whole);
+            taken[i] = seconds(&less);
+        }
+        const double a = median(f32), b = median(taken);
+        printf("adamw, %-34s %8.2f ns an element, f32 %8.2f, ratio %5.2f\n", all[k].name,
+               b / (double)n * 1e9, a / (double)n * 1e9, b / a);
+        drop(reduced.m), drop(reduced.v), drop(reduced.m_scale), drop(reduced.v_scale);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const int threads = argc > 1 ? atoi(argv[1]) : 1;
@@ -282,5 +334,6 @@ int main(int argc, char **argv)
         attention(256, 4, 16, 128);
     }
     if (!*part || !strcmp(part, "rest")) bandwidth_bound();
+    if (!*part || !strcmp(part, "states")) states();
     return 0;
 }

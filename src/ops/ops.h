@@ -305,9 +305,9 @@ struct ops {
                   struct tensor grad, const struct adamw *p, float grad_scale);
     // The same arithmetic in F32 on a leaf in fewer bits: m and v are widened, w moves by the m and v just
     // computed, then m and v (and a BF16 w) are rounded to what they are kept in:
-    //   BF16: stochastically (bf16_from_f32_random) with bits of rng_at(seed, stream, i) for element i of the
-    //     leaf: bits 0 to 15 for m, 16 to 31 for v, 32 to 47 for w. Nothing else may enter: a resumed run and
-    //     another number of threads round alike.
+    //   BF16: stochastically (bf16_from_f32_random) with, for element i of the leaf, the (i % 4)-th 16 bits
+    //     from the low end of rng_at(seed, stream + k, i / 4), k = 0 for m, 1 for v, 2 for w. Nothing else
+    //     may enter: a resumed run and another number of threads round alike.
     //   U8: m_scale = max |m| and v_scale = max v of the block; the code whose value is nearest to m / m_scale
     //     or v / v_scale (half way: the lower), but never that of 0 for m < 0 (bitsandbytes keeps signs) or
     //     v > 0 (the root of a v that vanished would let the step explode). All zero bytes are m = v = 0.

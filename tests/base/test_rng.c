@@ -151,10 +151,23 @@ static void filled_uniforms_are_the_words_of_the_stream(void **state)
     assert_memory_equal(part, x + 500, sizeof part);
 }
 
+static void many_are_those_of_one_by_one(void **state)
+{
+    (void)state;
+    uint64_t x[77];
+    const uint64_t first = UINT64_C(0xffffffff) - 30; // over the border of the lower word
+    rng_fill(x, 77, UINT64_C(0x123456789abcdef0), UINT64_C(0xfedcba9876543210), first);
+    for (uint64_t i = 0; i < 77; i++) {
+        assert_true(x[i] ==
+                    rng_at(UINT64_C(0x123456789abcdef0), UINT64_C(0xfedcba9876543210), first + i));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_the_published_vectors),
+        cmocka_unit_test(many_are_those_of_one_by_one),
         cmocka_unit_test(draws_follow_from_the_position),
         cmocka_unit_test(uniform_and_normal_have_their_moments),
         cmocka_unit_test(below_is_unbiased),

@@ -78,35 +78,62 @@ static void load_codes(float *out, const struct nearest *c, const uint8_t *in, c
 
 static float largest(const float *x, int64_t n)
 {
-    float most = 0;
+    int32_t most = 0; // magnitudes are in the order of their bits
+#pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < n; i++) {
-        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        const int32_t bits = (int32_t)(f32_bits(x[i]) & 0x7fffffffU);
+        most = bits > most ? bits : most;
     }
-    return most;
+    return f32_from_bits((uint32_t)most);
 }
 
 // The codes of m never lose a sign to 0, those of v (all of them 0 or above) no value.
+static void store_block(uint8_t *restrict out, const struct nearest *c, const float *restrict x,
+                        float most, int64_t n)
+{
+    const uint8_t zero = c->zero;
+    const bool is_signed = zero != 0;
+    float unit[CODE_BLOCK];
+    for (int64_t i = 0; i < n; i++) {
+        unit[i] = x[i] / most;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        const uint8_t code = nearest_code(c, unit[i]);
+        const bool lost = code == zero && (is_signed ? x[i] < 0 : x[i] > 0);
+        out[i] = (uint8_t)(code + (is_signed ? -lost : lost));
+    }
+}
+
 static void store_codes(uint8_t *out, float *scale, const struct nearest *c, const float *x,
                         int64_t n)
 {
     for (int64_t first = 0; first < n; first += CODE_BLOCK) {
-        const int64_t end = min_i64(first + CODE_BLOCK, n);
-        const float most = largest(x + first, end - first);
+        const int64_t count = min_i64(CODE_BLOCK, n - first);
+        const float most = largest(x + first, count);
         scale[first / CODE_BLOCK] = most;
-        for (int64_t i = first; i < end; i++) {
-            const uint8_t code = most > 0 ? nearest_code(c, x[i] / most) : c->zero;
-            const int below = code == c->zero && x[i] < 0;
-            const int above = code == c->zero && c->zero == 0 && x[i] > 0;
-            out[i] = (uint8_t)(code - below + above);
+        if (most > 0) {
+            store_block(out + first, c, x + first, most, count);
+        } else {
+            memset(out + first, c->zero, (size_t)count);
         }
     }
 }
 
-static void round_random(uint16_t *restrict out, const float *restrict x,
-                         const uint64_t *restrict bits, int shift, int64_t n)
+// Where random bits come from: one of the arrays of a leaf.
+struct draw {
+    uint64_t seed, stream;
+};
+
+// Elements [first, first + n), first a multiple of 4.
+static void round_random(uint16_t *restrict out, const float *restrict x, const struct draw *d,
+                         int64_t first, int64_t n)
 {
+    uint64_t words[BLOCK / 4];
+    uint16_t random[BLOCK];
+    rng_fill(words, ceil_div(n, 4), d->seed, d->stream, (uint64_t)first / 4);
+    memcpy(random, words, (size_t)n * sizeof *random); // little-endian: the low end comes first
     for (int64_t i = 0; i < n; i++) {
-        out[i] = bf16_from_f32_random(x[i], (uint32_t)(bits[i] >> shift) & 0xffffU);
+        out[i] = bf16_from_f32_random(x[i], random[i]);
     }
 }
 
@@ -114,7 +141,7 @@ static void round_random(uint16_t *restrict out, const float *restrict x,
 struct moment {
     struct tensor x, scale;
     const struct nearest *codes;
-    int shift; // of its random bits
+    struct draw draw;
 };
 
 static float *load_moment(float *buffer, const struct moment *m, int64_t first, int64_t n)
@@ -129,11 +156,10 @@ static float *load_moment(float *buffer, const struct moment *m, int64_t first, 
     return buffer;
 }
 
-static void store_moment(const struct moment *m, const float *values, const uint64_t *bits,
-                         int64_t first, int64_t n)
+static void store_moment(const struct moment *m, const float *values, int64_t first, int64_t n)
 {
     if (m->x.dtype == DTYPE_BF16) {
-        round_random((uint16_t *)m->x.data + first, values, bits, m->shift, n);
+        round_random((uint16_t *)m->x.data + first, values, &m->draw, first, n);
     } else if (m->x.dtype == DTYPE_U8) {
         store_codes((uint8_t *)m->x.data + first, data_f32(m->scale) + first / CODE_BLOCK, m->codes,
                     values, n);
@@ -154,25 +180,24 @@ void cpu_adamw_reduced(const struct adamw_leaf *x, const struct adamw *p, float 
 {
     const int64_t count = tensor_count(x->w);
     const struct adamw_factors f = adamw_factors(p, grad_scale);
-    const struct moment m = {x->m, x->m_scale, &signed_codes, 0};
-    const struct moment v = {x->v, x->v_scale, &unsigned_codes, 16};
-    const bool bare = x->w.dtype == DTYPE_BF16, random = bare || x->m.dtype == DTYPE_BF16;
+    const struct moment m = {x->m, x->m_scale, &signed_codes, {seed, stream}};
+    const struct moment v = {x->v, x->v_scale, &unsigned_codes, {seed, stream + 1}};
+    const struct draw own = {seed, stream + 2};
+    const bool bare = x->w.dtype == DTYPE_BF16;
     check(x);
     pthread_once(&once, open_tables);
 #pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (count > SMALL_WORK)
     for (int64_t first = 0; first < count; first += BLOCK) {
         const int64_t n = min_i64(BLOCK, count - first);
         float buffer[3][BLOCK];
-        uint64_t bits[BLOCK];
         float *pm = load_moment(buffer[0], &m, first, n),
               *pv = load_moment(buffer[1], &v, first, n);
         float *pw = block_target(buffer[2], x->w, first);
         if (bare) to_f32(pw, element_at(x->w, first), DTYPE_BF16, n);
         adamw_update(pw, pm, pv, data_f32(x->grad) + first, n, f);
-        if (random) rng_fill(bits, n, seed, stream, (uint64_t)first);
-        store_moment(&m, pm, bits, first, n);
-        store_moment(&v, pv, bits, first, n);
-        if (bare) round_random((uint16_t *)x->w.data + first, pw, bits, 32, n);
+        store_moment(&m, pm, first, n);
+        store_moment(&v, pv, first, n);
+        if (bare) round_random((uint16_t *)x->w.data + first, pw, &own, first, n);
         if (x->copy.data) block_store(x->copy, first, pw, n);
     }
 }

@@ -2,18 +2,12 @@
 // dot products, and blocks of F32 values loaded from and stored to tensors of any floating type. A sum
 // is split over the lanes of a vector, so its rounding depends on the build, but on nothing else.
 #pragma once
+#include "base/clones.h"
 #include "base/tensor.h"
 
 #include <math.h>
 
 enum { BLOCK = 2048 };
-
-// Loops that are worth it are compiled for AVX-512 too; the loader picks.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
-#define VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "default")))
-#else
-#define VECTOR_CLONES
-#endif
 
 // e^x for x <= 88 (softmax and sigmoid need x <= 0), relative error below 2e-7, exact at 0; results
 // below 1.6e-38 are 0, NaN stays NaN.
