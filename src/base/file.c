@@ -15,7 +15,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { WRITE_BUFFER = 1 << 20 };
+enum { WRITE_BUFFER = 1 << 20, LOCK_TRIES = 3, LOCK_PAUSE = 10000 }; // microseconds
 
 // O_NONBLOCK: opening a FIFO must not hang; it is refused right after.
 static bool open_regular(int *fd, size_t *size, const char *path, struct error *err)
@@ -94,6 +94,38 @@ bool file_read(char **data, size_t *size, const char *path, size_t limit, struct
         mem_free(*data);
         *data = NULL;
     }
+    return ok;
+}
+
+bool file_read_part(char **data, size_t *size, const char *path, uint64_t offset, size_t most,
+                    struct error *err)
+{
+    int fd;
+    size_t whole;
+    *size = 0;
+    if (!(*data = mem_alloc(most + 1))) return fail(err, "%s: no memory for %zu bytes", path, most);
+    bool ok = open_regular(&fd, &whole, path, err);
+    while (ok && *size < most) {
+        const ssize_t got = pread(fd, *data + *size, most - *size, (off_t)(offset + *size));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) ok = fail(err, "%s: cannot read: %s", path, strerror(errno));
+        if (got <= 0) break;
+        *size += (size_t)got;
+    }
+    if (fd >= 0) close(fd);
+    if (ok) return true;
+    mem_free(*data);
+    *data = NULL;
+    return false;
+}
+
+bool file_size(uint64_t *size, const char *path, struct error *err)
+{
+    int fd;
+    size_t n = 0;
+    const bool ok = open_regular(&fd, &n, path, err);
+    if (ok) close(fd);
+    *size = n;
     return ok;
 }
 
@@ -306,11 +338,25 @@ bool dir_lock(int *fd, const char *dir, struct error *err)
     if (!path_join(path, sizeof path, dir, ".lock", err)) return false;
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (*fd < 0) return fail(err, "%s: cannot open: %s", path, strerror(errno));
-    if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return true;
+    for (int i = 0; i < LOCK_TRIES; i++) { // dir_locked() has it for an instant
+        if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return true;
+        usleep(LOCK_PAUSE);
+    }
     fail(err, "%s: another run is using this folder", dir);
     close(*fd);
     *fd = -1;
     return false;
+}
+
+bool dir_locked(const char *dir)
+{
+    char path[4096];
+    if (!path_join(path, sizeof path, dir, ".lock", NULL)) return false;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) return false;
+    const bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return locked;
 }
 
 void dir_unlock(int *fd)

@@ -16,6 +16,11 @@ void file_map_close(struct file_map *m);
 
 // The whole file, NUL-terminated (size without it); refused beyond `limit` bytes. Free with mem_free.
 bool file_read(char **data, size_t *size, const char *path, size_t limit, struct error *err);
+// Bytes from `offset` on, at most `most` and no more than there are (0 beyond the end), of a file that others may
+// write or cut meanwhile. Free with mem_free.
+bool file_read_part(char **data, size_t *size, const char *path, uint64_t offset, size_t most,
+                    struct error *err);
+bool file_size(uint64_t *size, const char *path, struct error *err);
 
 // A file that is written beside its final place: open creates path.tmp, commit syncs and renames it
 // over path and syncs the folder. Without a commit, discard removes it.
@@ -46,3 +51,5 @@ disk_free(const char *path); // bytes available in path's (or its parent's) file
 // One process at a time in a folder: an advisory lock on dir/.lock, released by the kernel at exit.
 bool dir_lock(int *fd, const char *dir, struct error *err);
 void dir_unlock(int *fd);
+// Is the folder locked now? Creates nothing.
+bool dir_locked(const char *dir);
