@@ -1,8 +1,12 @@
 // cli/cmd_train.c - the main job: says what it will do, does it, and shows how far it is.
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/job.h"
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/routing_words.h"
+#include "cli/samples.h"
+#include "cli/tensorboard.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -10,15 +14,18 @@
 struct show {
     struct output *io;
     struct progress progress, validation;
-    double loss;     // of the newest step, smoothed over about ten
-    bool routing;    // on request: what the experts did
-    int64_t experts; // of a layer
+    double loss;                // of the newest step, smoothed over about ten
+    bool routing;               // on request: what the experts did
+    int64_t experts;            // of a layer
+    const char *tensorboard_in; // the run's folder; NULL: no numbers for TensorBoard
+    struct tensorboard tensorboard;
 };
 
 static void started(void *user, int64_t step, int64_t steps)
 {
     struct show *s = user;
     progress_from(&s->progress, step);
+    if (s->tensorboard_in) tensorboard_open(&s->tensorboard, s->tensorboard_in, step);
     if (step && !s->io->quiet) {
         fprintf(s->io->status, "going on after step %" PRId64 " of %" PRId64 "\n", step, steps);
     }
@@ -58,6 +65,7 @@ static void stepped(void *user, const struct train_step *t)
     struct show *s = user;
     char words[300], line[256];
     if (s->io->json) print_step_json(s, t);
+    tensorboard_step(&s->tensorboard, t);
     if (isfinite(t->loss)) s->loss = isfinite(s->loss) ? 0.9 * s->loss + 0.1 * t->loss : t->loss;
     words_of_step(words, sizeof words, s, t);
     if (!isfinite(t->loss)) {
@@ -130,6 +138,24 @@ static void print_result(FILE *f, const struct train_result *r, const char *out)
     fprintf(f, "\n%s\n", r->exported);
 }
 
+// The run is over whatever becomes of its page: what goes wrong here is warned of.
+static void write_report(const struct job *j, const struct options *o, const struct show *s,
+                         const struct train_result *r)
+{
+    char path[4096];
+    struct error err;
+    if (!r->began || !o->config.report) return;
+    if (o->config.report_samples && *r->exported && !samples_write(j, o, r->exported, &err)) {
+        log_warning("no samples for the report: %s", err.msg);
+    }
+    if (!report_path(path, sizeof path, o->config.out, &err) ||
+        !report_write(o->config.out, path, NULL, &err)) {
+        log_warning("no report: %s", err.msg);
+    } else if (!s->io->quiet) {
+        fprintf(s->io->people, "%s\n", path);
+    }
+}
+
 static enum status run(struct job *j, struct show *s, struct options *o, struct error *err)
 {
     struct train_result r;
@@ -141,8 +167,13 @@ static enum status run(struct job *j, struct show *s, struct options *o, struct 
     progress_open(&s->progress, s->io, "steps");
     const bool ok = trainer_run(j->trainer, &r, err);
     progress_end(&s->progress);
-    if (!ok) return STATUS_FAILED;
+    tensorboard_close(&s->tensorboard);
+    if (!ok) {
+        write_report(j, o, s, &r);
+        return STATUS_FAILED;
+    }
     if (!s->io->quiet) print_result(s->io->people, &r, o->config.out);
+    write_report(j, o, s, &r);
     if (s->io->json && !print_result_json(s->io, &r, err)) return STATUS_FAILED;
     return r.outcome == TRAIN_STOPPED ? STATUS_STOPPED : STATUS_DONE;
 }
@@ -159,6 +190,7 @@ enum status command_train(struct options *o, struct output *io, struct error *er
     }
     if (!run_folder_check(c->out, c->resume, c->overwrite, err)) return STATUS_FAILED;
     if (!job_open(&j, o, c->out, &listener, err)) return STATUS_FAILED;
+    if (c->tensorboard) s.tensorboard_in = c->out;
     s.experts = trainer_model(j.trainer)->config.n_experts;
     const enum status status = run(&j, &s, o, err);
     job_close(&j);

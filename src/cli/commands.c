@@ -69,6 +69,14 @@ const struct command_row commands[COMMAND_COUNT] = {
          "  moetune experts --select esft --from-log scores --score gate --top-p 0.1 --out "
          "cfg.json\n",
          command_experts},
+    [COMMAND_REPORT] = {"report", "one page of HTML that shows what a run did",
+                        "--run DIR [--out FILE] [--csv FILE]",
+                        "  moetune report --run run\n"
+                        "  moetune report --run run --out page.html --csv steps.csv\n",
+                        command_report},
+    [COMMAND_WATCH] = {"watch", "serve that page on this machine while a run goes on",
+                       "--run DIR [--port N]", "  moetune watch --run run --port 8765\n",
+                       command_watch},
 };
 
 static const char *next_command(void *user, int64_t i)

@@ -24,6 +24,8 @@ enum status command_dump(struct options *o, struct output *io, struct error *err
 enum status command_tokenize(struct options *o, struct output *io, struct error *err);
 enum status command_merge(struct options *o, struct output *io, struct error *err);
 enum status command_experts(struct options *o, struct output *io, struct error *err);
+enum status command_report(struct options *o, struct output *io, struct error *err);
+enum status command_watch(struct options *o, struct output *io, struct error *err);
 enum status command_bench(struct options *o, struct output *io, struct error *err);
 
 // -1: no such command; then *near (may be NULL) is what was meant, perhaps.

@@ -102,6 +102,37 @@ static bool open_stages(struct job *j, struct options *o, const char *out, struc
     return true;
 }
 
+// What the run's page says of the model and of the stages, besides the plan.
+static bool dump_plan(struct job *j, struct error *err)
+{
+    json_t *all = job_plan_json(j), *shape = json_object(), *stages = json_array();
+    const struct model_config *c = &trainer_model(j->trainer)->config;
+    json_object_set_new(shape, "architecture", json_string(c->architecture));
+    json_object_set_new(shape, "layers", json_integer(c->n_layers));
+    json_object_set_new(shape, "width", json_integer(c->width));
+    json_t *moe = json_array();
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        if (c->moe_layer[l]) json_array_append_new(moe, json_integer(l));
+    }
+    json_object_set_new(shape, "moe_layers", moe);
+    json_object_set_new(shape, "experts", json_integer(c->n_experts));
+    json_object_set_new(shape, "experts_per_token", json_integer(c->experts_per_tok));
+    for (int64_t i = 0; i < j->n_stages; i++) {
+        json_t *s = json_object();
+        json_object_set_new(s, "name", json_string(j->stage[i].name));
+        json_object_set_new(s, "routing", json_string(j->stage[i].setup.routing->name));
+        json_object_set_new(s, "tuning", json_string(j->stage[i].setup.tuning->name));
+        json_array_append_new(stages, s);
+    }
+    json_object_set_new(all, "shape", shape);
+    json_object_set_new(all, "stages", stages);
+    json_object_set_new(all, "version", json_string(MOETUNE_VERSION));
+    j->plan_text = json_dumps(all, JSON_INDENT(2));
+    j->run.plan = j->plan_text;
+    json_decref(all);
+    return j->plan_text || fail(err, "no memory for the plan");
+}
+
 static bool open_parts(struct job *j, struct options *o, const char *out,
                        const struct train_listener *listener, struct error *err)
 {
@@ -129,7 +160,7 @@ static bool open_parts(struct job *j, struct options *o, const char *out,
         .listener = listener,
     };
     j->trainer = trainer_open(&j->run, err);
-    return j->trainer && plan_make(&j->plan, j->trainer, err);
+    return j->trainer && plan_make(&j->plan, j->trainer, err) && dump_plan(j, err);
 }
 
 bool job_open(struct job *j, struct options *o, const char *out,
@@ -147,6 +178,7 @@ void job_close(struct job *j)
     trainer_close(j->trainer);
     free(j->options);
     free(j->deciding);
+    free(j->plan_text);
     dataset_close(&j->validation);
     dataset_close(&j->data);
     text_close(&j->text);

@@ -13,7 +13,7 @@ struct job {
     char selection[4096], base[4096]; // what the scoring stage leaves in the run's folder
     int64_t n_stages;
     struct run run;
-    char *options, *deciding; // JSON texts; jansson's own allocations
+    char *options, *deciding, *plan_text; // JSON texts; jansson's own allocations
     struct trainer *trainer;
     struct plan plan;
 };

@@ -16,11 +16,14 @@ enum {
     MERGE = 1 << COMMAND_MERGE,
     BENCH = 1 << COMMAND_BENCH,
     EXPERTS = 1 << COMMAND_EXPERTS,
+    REPORT = 1 << COMMAND_REPORT,
+    WATCH = 1 << COMMAND_WATCH,
     TRAINING = TRAIN | PLAN,
     RUNNING = TRAINING | EVAL | GENERATE | DUMP | EXPERTS, // open a whole model
     ROUTED = RUNNING | MERGE | BENCH,                      // a routing's own options
     TUNED = TRAINING | DUMP | BENCH,                       // a tuning's
     READING = TRAINING | EVAL | INSPECT | EXPERTS,         // read examples
+    LOOKING = REPORT | WATCH,                              // at a run's folder
     ALL = (1 << COMMAND_COUNT) - 1
 };
 

@@ -22,6 +22,8 @@ enum command {
     COMMAND_MERGE,
     COMMAND_BENCH,
     COMMAND_EXPERTS,
+    COMMAND_REPORT,
+    COMMAND_WATCH,
     COMMAND_COUNT
 };
 
@@ -58,6 +60,9 @@ struct run_config {
     int states;  // enum state_type
     int masters; // enum master_weights
     bool fused_backward, offload_states;
+    const char *run, *csv; // a run's folder; where its numbers go as CSV
+    bool report, tensorboard;
+    int64_t report_samples, port;
     struct dataset_options dataset;
     struct train_options train;
     struct routing_options routing_options;

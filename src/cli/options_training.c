@@ -90,6 +90,8 @@ static const struct option rows[] = {
     {"eval-every", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.eval_every), "0",
      .help = "steps between evaluations; 0: at the end only",
      .unit = "STEPS", .max = 1e15},
+    {"eval-first", OPTION_BOOL, GROUP_TRAINING, TRAINING, FIELD(train.eval_first), "true",
+     .help = "evaluate once before anything learns, where there is validation data"},
     {"patience", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.patience), "0",
      .help = "evaluations without improvement before an early stop; 0: never",
      .unit = "N", .max = 1e15},

@@ -13,7 +13,9 @@ void page_begin(struct html *h, const char *title, bool live)
                 "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
                 "style-src 'unsafe-inline'; img-src data:");
     if (live) html_raw(h, "; script-src 'unsafe-inline'; connect-src 'self'");
-    html_raw(h, "\">\n<meta name=\"referrer\" content=\"no-referrer\">\n"
+    html_raw(h, "\">\n");
+    if (live) html_raw(h, "<noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>\n");
+    html_raw(h, "<meta name=\"referrer\" content=\"no-referrer\">\n"
                 "<link rel=\"icon\" href=\"data:,\">\n<title>");
     html_text(h, title);
     html_raw(h, "</title>\n<style>\n");

@@ -133,10 +133,10 @@ static void fill_row(const struct run_metrics *m, float *row, const json_t *list
     }
 }
 
-static bool add_experts(struct run_metrics *m, const json_t *routing, double step)
+static bool add_experts(struct run_metrics *m, const json_t *of, double step)
 {
-    const json_t *load = json_object_get(routing, "load"), *bias = json_object_get(routing, "bias");
-    const json_t *set = json_object_get(routing, "condensers");
+    const json_t *load = json_object_get(of, "load"), *bias = json_object_get(of, "bias");
+    const json_t *set = json_object_get(of, "condensers");
     const size_t experts = json_array_size(json_array_get(load, 0));
     if (!m->experts && m->layers && experts && experts <= EXPERTS_AT_MOST) {
         m->experts = (int64_t)experts;
@@ -185,7 +185,7 @@ static bool add_line(struct run_metrics *m, const json_t *line)
     if (!routing) return true;
     if (!open_measures(m, routing)) return false;
     if (m->layers) add_measures(m, routing, step);
-    return add_experts(m, routing, step);
+    return add_experts(m, json_object_get(line, "experts"), step);
 }
 
 void run_metrics_free(struct run_metrics *m)
@@ -200,7 +200,25 @@ void run_metrics_free(struct run_metrics *m)
     *m = (struct run_metrics){.eval_before = (double)NAN};
 }
 
-enum line { LINE_GOOD, LINE_BAD, LINE_CUT, LINE_NO_MEMORY }; // CUT: the file is another than before
+enum line { LINE_GOOD, LINE_BAD, LINE_CUT, LINE_NO_MEMORY }; // CUT: the file is another one
+
+static void rows_forget(struct run_rows *r, double step)
+{
+    while (r->n && r->step[r->n - 1] >= step) {
+        r->n--;
+    }
+}
+
+// Steps that come again, in a file that was put together from several: the later ones count.
+static void forget_from(struct run_metrics *m, double step)
+{
+    while (m->n && m->number[NUMBER_STEP][m->n - 1] >= step) {
+        m->n--;
+    }
+    rows_forget(&m->measures, step);
+    rows_forget(&m->load, step);
+    rows_forget(&m->bias, step);
+}
 
 static enum line take_line(struct run_metrics *m, const char *text, size_t n, const char *path)
 {
@@ -210,11 +228,12 @@ static enum line take_line(struct run_metrics *m, const char *text, size_t n, co
     const double last = m->n ? m->number[NUMBER_STEP][m->n - 1] : 0;
     enum line result = LINE_BAD;
     if (line && json_get_int(line, "step", 1, INT64_MAX, true, &step, path, &ignored)) {
-        result = (double)step <= last ? LINE_CUT : LINE_GOOD;
+        result = LINE_GOOD;
     }
     // Where reading goes on after a pause, the next step is expected; else the file is another by now.
-    if (m->resumes && ((double)step < last + 1 || (double)step > last + 1)) result = LINE_CUT;
+    if (m->resumes && (int64_t)last + 1 != step) result = LINE_CUT;
     m->resumes = false;
+    if (result == LINE_GOOD && (double)step <= last) forget_from(m, (double)step);
     if (result == LINE_GOOD && !add_line(m, line)) result = LINE_NO_MEMORY;
     json_decref(line);
     return result;
@@ -240,7 +259,6 @@ static enum line take_lines(struct run_metrics *m, const char *text, size_t size
 static bool read_pieces(struct run_metrics *m, const char *path, struct error *err)
 {
     size_t piece = PIECE;
-    bool again = !m->offset;
     m->resumes = m->offset > 0;
     for (;;) {
         char *text;
@@ -250,13 +268,8 @@ static bool read_pieces(struct run_metrics *m, const char *path, struct error *e
         enum line line = take_lines(m, text, size, path);
         mem_free(text);
         if (line == LINE_NO_MEMORY) return fail(err, "%s: no memory for its lines", path);
-        if (line == LINE_CUT && again) { // a step that comes twice in one file
-            return fail(err, "%s: its steps do not ascend after step %.0f", path,
-                        m->number[NUMBER_STEP][m->n - 1]);
-        }
         if (line == LINE_CUT) {
-            run_metrics_free(m);
-            again = true;
+            run_metrics_free(m); // from the start again: nothing is resumed there
             continue;
         }
         if (m->offset > before) {

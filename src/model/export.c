@@ -12,9 +12,7 @@
 
 enum { README_LIMIT = 64 << 20 };
 
-// Does the matrix differ from what the checkpoint stores: it learnt, an adapter's folder brought it, or an
-// adapter changes it?
-static bool is_changed(const struct model *m, const struct weight *w)
+bool model_weight_changed(const struct model *m, const struct weight *w)
 {
     return w->leaf >= 0 || w->brought || (w->bank && w->bank->adapter && m->setup.tuning->merge);
 }
@@ -34,9 +32,8 @@ static void leaf_download(const struct model *m, float *values, const struct lea
     }
 }
 
-// The matrix as F32 in host memory.
-static bool merged_values(const struct model *m, const struct weight *w, float *values,
-                          struct error *err)
+bool model_weight_values(const struct model *m, const struct weight *w, float *values,
+                         struct error *err)
 {
     const int64_t n = tensor_count(w->stored);
     if (w->leaf >= 0) {
@@ -54,13 +51,13 @@ bool model_merged_tensor(const struct model *m, const struct st_entry *e, void *
     bool changed = false;
     for (int64_t i = 0; i < m->weights.count; i++) {
         const struct weight *w = &m->weights.weight[i];
-        if (w->entry != e || !is_changed(m, w)) continue;
+        if (w->entry != e || !model_weight_changed(m, w)) continue;
         if (!changed) memcpy(bytes, e->tensor.data, e->end - e->begin);
         changed = true;
         const int64_t n = tensor_count(w->stored);
         float *values = mem_alloc((size_t)n * sizeof *values);
         if (!values) return fail(err, "%s: no memory for %lld values", w->name, (long long)n);
-        const bool ok = merged_values(m, w, values, err);
+        const bool ok = model_weight_values(m, w, values, err);
         char *at = (char *)bytes + (size_t)w->offset * dtype_size(e->tensor.dtype);
         if (ok) dtype_convert(at, e->tensor.dtype, values, DTYPE_F32, n);
         mem_free(values);

@@ -124,6 +124,11 @@ struct route model_route(const struct model *m, int64_t layer);
 // The base's folder again, with what learnt in it (values rounded to the stored types): whole weights as
 // they are, adapters merged.
 bool model_export(const struct model *m, const char *out, struct error *err);
+// Does the matrix differ from what the checkpoint stores: it learnt, or an adapter brought or changes it?
+bool model_weight_changed(const struct model *m, const struct weight *w);
+// All of it as F32 in host memory, what learnt or was merged in it.
+bool model_weight_values(const struct model *m, const struct weight *w, float *values,
+                         struct error *err);
 // The stored value of one tensor of the checkpoint with what learnt in it, into `bytes` of its type and
 // size; false: nothing in it differs from what is stored.
 bool model_merged_tensor(const struct model *m, const struct st_entry *e, void *bytes,

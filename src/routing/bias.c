@@ -90,6 +90,11 @@ static void bias_report(struct routing_state *st, json_t *out, const float *usag
     bias_state_report(&st->bias, out);
 }
 
+static void bias_experts(const struct routing_state *st, json_t *out)
+{
+    bias_state_values(&st->bias, out);
+}
+
 static bool bias_save(const struct routing_state *st, const char *dir, struct error *err)
 {
     const struct routing_options o = {.bias_in = (int)st->bias.in};
@@ -128,6 +133,7 @@ const struct routing routing_bias = {
     .after_micro_batch = bias_after_micro_batch,
     .after_step = bias_after_step,
     .report = bias_report,
+    .experts = bias_experts,
     .save = bias_save,
     .load = bias_load,
 };

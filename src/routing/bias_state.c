@@ -170,3 +170,20 @@ void bias_state_report(struct bias_state *s, json_t *out)
     json_object_set_new(out, "bias_max", high);
     json_object_set_new(out, "bias_changed", changed);
 }
+
+void bias_state_values(const struct bias_state *s, json_t *out)
+{
+    json_t *all = json_array();
+    float *b = mem_alloc((size_t)s->n_experts * sizeof *b);
+    for (int64_t l = 0; b && l < s->n_layers; l++) {
+        if (!s->layer[l].moe) continue;
+        json_t *of = json_array();
+        s->ops->download(b, s->layer[l].b.data, tensor_bytes(s->layer[l].b));
+        for (int64_t e = 0; e < s->n_experts; e++) {
+            json_array_append_new(of, json_real((double)b[e]));
+        }
+        json_array_append_new(all, of);
+    }
+    mem_free(b);
+    json_object_set_new(out, "bias", all);
+}

@@ -51,6 +51,9 @@ void bias_state_end_step(struct bias_state *s, bool applied);     // moves, or d
 // report), one value for each MoE layer. Warns once where a bias in the selection changes more than half.
 void bias_state_report(struct bias_state *s, json_t *out);
 
+// Adds bias, an array of E values for each MoE layer.
+void bias_state_values(const struct bias_state *s, json_t *out);
+
 // moe_bias_states.json on the host: the bias (L,E), then u of the phase (L,E), 0 where the file has none;
 // dense layers are 0. NULL: it does not fit the model. mem_free.
 float *bias_file_read(const char *path, const struct model_config *c, struct error *err);

@@ -182,6 +182,22 @@ static void report(struct routing_state *st, json_t *out, const float *usage)
     bias_state_report(&st->bias, out);
 }
 
+static void experts(const struct routing_state *st, json_t *out)
+{
+    bias_state_values(&st->bias, out);
+    if (!st->chosen) return;
+    json_t *all = json_array();
+    for (int64_t l = 0; l < st->config->n_layers; l++) {
+        if (!st->config->moe_layer[l]) continue;
+        json_t *of = json_array();
+        for (int64_t i = 0; i < st->set.count[l]; i++) {
+            json_array_append_new(of, json_integer(st->set.expert[l][i]));
+        }
+        json_array_append_new(all, of);
+    }
+    json_object_set_new(out, "condensers", all);
+}
+
 // The released code's condensers come on top, with the bias in the logits.
 static bool recognises(const struct routing_source *s, struct routing_options *r)
 {
@@ -212,6 +228,7 @@ const struct routing routing_condenser = {
     .after_micro_batch = after_micro_batch,
     .after_step = after_step,
     .report = report,
+    .experts = experts,
     .save = condenser_save,
     .load = condenser_load,
 };

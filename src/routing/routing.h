@@ -134,6 +134,9 @@ struct routing {
     // Adds the policy's own numbers since the last call to a line of metrics.jsonl, one value for each
     // MoE layer. usage (L,E): rows that each expert got. NULL: none.
     void (*report)(struct routing_state *st, json_t *out, const float *usage);
+    // Adds what it keeps for each expert, now: `bias` [E] of each MoE layer, `condensers` (ids) where they stand.
+    // NULL: nothing.
+    void (*experts)(const struct routing_state *st, json_t *out);
     // State files in a checkpoint or an export, routing.json among them; enough for a resume. NULL: none.
     bool (*save)(const struct routing_state *st, const char *dir, struct error *err);
     // Takes over what of it is there.

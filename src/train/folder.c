@@ -17,10 +17,21 @@ enum { PATH_SIZE = 4096 };
 
 // What a run makes, besides checkpoint-N. The first is what tells a run's folder from another.
 static const char *const made[] = {
-    "run.json",    "metrics.jsonl",        "model",
-    "adapter",     "moe_bias_states.json", "forced_experts_records.json",
-    "report.html", "expert_cfg.json",      "smt_selection.json",
+    "run.json",
+    "metrics.jsonl",
+    "model",
+    "adapter",
+    "moe_bias_states.json",
+    "forced_experts_records.json",
+    "report.html",
+    "expert_cfg.json",
+    "smt_selection.json",
     "warmed-up",
+    "plan.json",
+    "changes.json",
+    "result.json",
+    "samples.json",
+    "tensorboard",
 };
 enum { MADE = sizeof made / sizeof *made };
 

@@ -81,7 +81,7 @@ static bool put_real(struct buf *b, const char *name, double x)
 bool metrics_write(struct metrics *m, const struct train_step *s, struct error *err)
 {
     struct buf b = {0};
-    char *routing = routing_report_text(s->routing);
+    char *routing = routing_report_text(s->routing), *experts = routing_report_text(s->experts);
     bool ok = buf_printf(&b, "{\"step\":%" PRId64 ",\"stage\":%" PRId64, s->step, s->stage) &&
               put_real(&b, "loss", s->loss) && put_real(&b, "lr", s->lr) &&
               put_real(&b, "grad_norm", s->grad_norm) &&
@@ -90,12 +90,15 @@ bool metrics_write(struct metrics *m, const struct train_step *s, struct error *
               put_real(&b, "seconds", s->seconds) &&
               buf_printf(&b, ",\"skipped\":%" PRId64, s->skipped);
     if (ok && !isnan(s->eval_loss)) ok = put_real(&b, "eval_loss", s->eval_loss);
+    if (ok && !isnan(s->eval_before)) ok = put_real(&b, "eval_loss_before", s->eval_before);
+    if (ok && experts) ok = buf_printf(&b, ",\"experts\":%s", experts);
     if (ok && routing) ok = buf_printf(&b, ",\"routing\":%s", routing);
     ok = ok && buf_puts(&b, "}\n");
     ok = ok ? append_write(&m->file, b.data, b.size, err)
             : fail(err, "%s: no memory for a line", m->file.path);
     buf_free(&b);
     mem_free(routing);
+    mem_free(experts);
     return ok;
 }
 

@@ -17,7 +17,7 @@ static bool is_number(const char *s, size_t n)
 
 // "model.layers.3.mlp.experts.7.gate_proj.weight" -> "mlp.experts.gate_proj": what stands before the
 // first number, the numbers themselves and the kind of array left out.
-static void module_name(char out[NAME_MAX_LENGTH], const char *name)
+void plan_module_name(char out[NAME_MAX_LENGTH], const char *name)
 {
     size_t length = 0;
     bool numbered = false;
@@ -43,7 +43,7 @@ static void module_name(char out[NAME_MAX_LENGTH], const char *name)
 static bool add_module(struct plan *p, int64_t *capacity, const struct leaf *f, struct error *err)
 {
     char name[NAME_MAX_LENGTH];
-    module_name(name, f->name);
+    plan_module_name(name, f->name);
     int64_t i = 0;
     while (i < p->n_modules && strcmp(p->module[i].name, name) != 0) {
         i++;

@@ -1,19 +1,12 @@
 // train/step.c - one step of the optimizer, and one pass over the validation data.
 #include "base/log.h"
+#include "train/outcome.h"
 #include "train/trainer.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <time.h>
 
 enum { SKIPPED_AT_MOST = 3 }; // in a row
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void end_micro_batch(const struct model *m)
 {
@@ -150,7 +143,7 @@ static bool skip(struct trainer *t, const struct train_step *s, struct error *er
 
 bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
 {
-    const double start = now();
+    const double start = monotonic_now();
     const int64_t index = trainer_stage_step(t), steps = trainer_feed(t)->steps;
     const bool observes = t->model.setup.tuning->observes;
     struct feed_step f;
@@ -161,6 +154,7 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
                              .loss = (double)NAN,
                              .grad_norm = (double)NAN,
                              .eval_loss = (double)NAN,
+                             .eval_before = (double)NAN,
                              .lr = observes ? 0 : schedule_lr(t->options, index, steps),
                              .tokens = f.tokens};
     bool usable = true, ok = true;
@@ -178,7 +172,7 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
     if (!usable) ok = skip(t, s, err);
     t->loss = s->loss;
     s->skipped = t->state.skipped;
-    s->seconds = now() - start;
+    s->seconds = monotonic_now() - start;
     s->tokens_per_second = s->seconds > 0 ? (double)f.tokens / s->seconds : 0;
     return ok;
 }

@@ -31,6 +31,7 @@ struct train_options {
     uint64_t seed;
     bool shuffle;
     int64_t eval_every; // steps; 0: only at the end
+    bool eval_first;    // evaluate once before anything learns
     int64_t patience;   // evaluations without improvement before an early stop; 0: never
 };
 
@@ -60,8 +61,11 @@ struct train_step {
     double loss, lr, grad_norm, tokens_per_second, seconds, eval_loss;
     int64_t tokens;  // of this step, prompts included
     int64_t skipped; // steps skipped so far
+    double
+        eval_before; // of the first step that learns: the loss before it, where asked for; else NaN
     // What stands under `routing` in metrics.jsonl; NULL: the model has no experts. Lives as long as the call.
     const json_t *routing;
+    const json_t *experts; // the same under `experts`, in some steps only; NULL: not in this one
 };
 
 // Told about the run as it goes; for progress bars and tests. All optional.
@@ -89,12 +93,14 @@ struct run {
     // JSON object texts. options: all resolved options, saved as run.json. deciding: those that decide
     // the result, by name; a resume where one differs is refused by that name. NULL: none.
     const char *options, *deciding;
+    const char *plan;                      // JSON object text, saved as plan.json; NULL: none
     const struct train_listener *listener; // NULL: nobody
 };
 
 // The experts' load and the routing's own numbers since the last call (docs/FORMATS.md, "metrics.jsonl"), or
 // NULL where there are none. json_decref.
-json_t *routing_report(struct model *m);
+// *experts: what there is of each expert; experts NULL: not wanted.
+json_t *routing_report(struct model *m, json_t **experts);
 // As it is written: finite numbers of six digits, on one line. mem_free.
 char *routing_report_text(const json_t *report);
 
@@ -143,11 +149,13 @@ enum train_outcome { TRAIN_DONE, TRAIN_STOPPED }; // STOPPED: by a signal, after
 
 struct train_result {
     enum train_outcome outcome;
+    bool began;          // the folder was this run's; what follows holds
     bool early;          // done because of `patience`
     int64_t step, steps; // where it stands, of all
     int64_t skipped;
     double loss, eval_loss, best_loss; // last loss, last evaluation, lowest evaluation; NaN: none
     int64_t best_step;                 // 0: none
+    double seconds;                    // of this session, from the lock to the result
     char exported[4096];               // the folder of the result; "" if stopped
 };
 

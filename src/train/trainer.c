@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "train/folder.h"
+#include "train/outcome.h"
 #include "train/signals.h"
 
 #include <inttypes.h>
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PATH_SIZE = 4096 };
+enum { PATH_SIZE = 4096, EXPERTS_KEPT = 256 };
 
 static bool check_range(const char *name, double x, double low, double high, struct error *err)
 {
@@ -221,10 +222,14 @@ static bool check_disk(const struct trainer *t, struct error *err)
 
 static bool write_options(const struct trainer *t, struct error *err)
 {
-    char path[PATH_SIZE];
+    char path[PATH_SIZE], plan[PATH_SIZE];
     const char *text = t->run->options ? t->run->options : "{}\n";
     return path_join(path, sizeof path, t->run->out, "run.json", err) &&
-           file_write(path, text, strlen(text), err);
+           path_join(plan, sizeof plan, t->run->out, "plan.json", err) &&
+           file_write(path, text, strlen(text), err) &&
+           (t->run->plan ? file_write(plan, t->run->plan, strlen(t->run->plan), err)
+                         : dir_remove(plan, err)) &&
+           outcome_clear(t->run->out, err);
 }
 
 // All that can fail for want of room comes first: an old run is removed only when the new one can start.
@@ -318,18 +323,40 @@ static bool evaluation_due(const struct trainer *t)
     return stage_ended(t) || (every > 0 && step % every == 0);
 }
 
+// Before the first step of the first stage in which anything learns.
+static bool first_evaluation_due(const struct trainer *t)
+{
+    const struct stage *stage = t->run->stage;
+    if (!t->run->validation || !t->options->eval_first || trainer_stage_step(t) > 0) return false;
+    for (int64_t i = 0; i < t->state.stage; i++) {
+        if (!stage[i].setup.tuning->observes) return false;
+    }
+    return !t->stage->setup.tuning->observes;
+}
+
+// What each expert did is kept of so many steps of a run, however long it is.
+static bool experts_due(const struct trainer *t)
+{
+    const int64_t step = t->state.step, every = (trainer_steps(t) - 1) / EXPERTS_KEPT + 1;
+    return step == 1 || step % every == 0 || stage_ended(t);
+}
+
 // A step, its evaluation, its line, and a checkpoint if one is due.
 static bool one_step(struct trainer *t, struct error *err)
 {
     struct train_step s = {0};
     const struct run *r = t->run;
+    const double before = first_evaluation_due(t) ? trainer_evaluate(t) : (double)NAN;
     const bool ok = trainer_step(t, &s, err);
+    s.eval_before = before;
     if (ok && evaluation_due(t)) s.eval_loss = trainer_evaluate_step(t);
-    json_t *routing = routing_report(&t->model);
+    json_t *experts = NULL, *routing = routing_report(&t->model, experts_due(t) ? &experts : NULL);
     s.routing = routing;
+    s.experts = experts;
     const bool written = s.step <= 0 || metrics_write(&t->metrics, &s, ok ? err : NULL);
     if (written && r->listener && r->listener->step) r->listener->step(r->listener->user, &s);
     json_decref(routing);
+    json_decref(experts);
     if (!written || !ok) return false;
     const bool best = !isnan(s.eval_loss) && t->state.best_step == t->state.step;
     const bool due = r->save_every > 0 && t->state.step % r->save_every == 0;
@@ -353,15 +380,19 @@ static bool train(struct trainer *t, struct train_result *result, struct error *
         result->outcome = TRAIN_STOPPED;
         return true;
     }
-    return trainer_export(t, result->exported, sizeof result->exported, err);
+    return trainer_export(t, result->exported, sizeof result->exported, err) &&
+           changes_write(&t->model, t->run->out, err);
 }
 
 bool trainer_run(struct trainer *t, struct train_result *result, struct error *err)
 {
+    const double start = monotonic_now();
     *result = (struct train_result){.outcome = TRAIN_DONE};
     signals_catch();
-    bool ok = prepare(t, err) && train(t, result, err);
+    const bool began = prepare(t, err);
+    const bool ok = began && train(t, result, err);
     signals_release();
+    result->began = began;
     result->early = t->state.early;
     result->step = t->state.step;
     result->steps = trainer_steps(t);
@@ -370,5 +401,6 @@ bool trainer_run(struct trainer *t, struct train_result *result, struct error *e
     result->eval_loss = t->eval_loss;
     result->best_loss = t->state.best_loss;
     result->best_step = t->state.best_step;
-    return ok;
+    result->seconds = monotonic_now() - start;
+    return began && outcome_write(t->run->out, result, ok, err) && ok;
 }

@@ -38,6 +38,9 @@ int64_t trainer_stage_step(const struct trainer *t);
 // Goes on in this stage: its model is opened and allocated unless that of the stage before serves.
 bool trainer_enter_stage(struct trainer *t, int64_t stage, struct error *err);
 
+// The module of a weight, without its layer and expert: "mlp.experts.gate_proj".
+void plan_module_name(char out[NAME_MAX_LENGTH], const char *name);
+
 struct saved trainer_saved(const struct trainer *t);
 
 // Mean loss of a token over all supervised tokens of the validation data. Nothing learns or counts.

@@ -55,6 +55,7 @@ static struct train_step step_of(int64_t step)
                                .tokens_per_second = 100,
                                .seconds = 0.25,
                                .eval_loss = step == 2 ? 0.75 : (double)NAN,
+                               .eval_before = (double)NAN,
                                .tokens = 64,
                                .skipped = 1};
 }
