@@ -11,6 +11,7 @@ struct module {
     const char *name;
     double difference, norm; // squares
     double parameters;
+    bool layered; // there is one in each layer
 };
 
 struct modules {
@@ -36,6 +37,7 @@ static void collect(struct modules *m, const json_t *list)
         m->module[k].difference += d * d;
         m->module[k].norm += w * w;
         m->module[k].parameters += p;
+        m->module[k].layered |= layer >= 0;
         if (layer >= (double)m->layers && layer < LAYERS_AT_MOST) m->layers = (int64_t)layer + 1;
     }
 }
@@ -55,7 +57,7 @@ static void put_bars(struct html *h, const struct modules *m)
         h,
         "<table class=\"bars\"><thead><tr><th scope=\"col\" class=\"text\">module, all layers</th>"
         "<th scope=\"col\"></th><th scope=\"col\">change</th>"
-        "<th scope=\"col\">parameters</th></tr></thead>\n<tbody>\n");
+        "<th scope=\"col\" class=\"more\">parameters</th></tr></thead>\n<tbody>\n");
     for (int64_t k = 0; k < m->n; k++) {
         const double change = change_of(&m->module[k]);
         html_raw(h, "<tr><th scope=\"row\" class=\"mono\">");
@@ -64,7 +66,7 @@ static void put_bars(struct html *h, const struct modules *m)
         svg_bar(h, most > 0 ? change / most : 0, 0);
         html_raw(h, "</td><td>");
         html_real(h, 100 * change, 3);
-        html_raw(h, "&nbsp;%</td><td>");
+        html_raw(h, "&nbsp;%</td><td class=\"more\">");
         html_count(h, m->module[k].parameters);
         html_raw(h, "</td></tr>\n");
     }
@@ -88,7 +90,7 @@ static bool grid_open(struct grid *g, int64_t rows, int64_t columns)
         g->value[i] = NAN;
     }
     for (int64_t c = 0; c < columns; c++) { // as many labels as have room
-        const int64_t every = (columns - 1) / 16 + 1;
+        const int64_t every = (columns - 1) / 8 + 1;
         if (c % every == 0) snprintf(g->label[c], sizeof *g->label, "%lld", (long long)c);
         g->column[c] = g->label[c];
     }
@@ -118,26 +120,30 @@ static void put_grid(struct html *h, const struct svg_heat *map, const char *cap
 static void put_layers(struct html *h, const struct modules *m, const json_t *list)
 {
     struct grid g;
-    if (m->layers < 2 || !m->n) return;
-    if (!grid_open(&g, m->n, m->layers)) h->failed = true;
+    int64_t rows = 0, row_of[MODULES];
     double most = 0;
+    for (int64_t k = 0; k < m->n; k++) {
+        row_of[k] = m->module[k].layered ? rows++ : -1;
+    }
+    if (m->layers < 2 || !rows) return;
+    if (!grid_open(&g, rows, m->layers)) h->failed = true;
     for (int64_t k = 0; !h->failed && k < m->n; k++) {
-        g.row[k] = m->module[k].name;
+        if (row_of[k] >= 0) g.row[row_of[k]] = m->module[k].name;
     }
     for (size_t i = 0; !h->failed && i < json_array_size(list); i++) {
         const json_t *o = json_array_get(list, i);
         const char *name = json_text_at(o, "name");
         const double layer = json_number_at(o, "layer"), change = json_number_at(o, "change");
         for (int64_t k = 0; name && layer >= 0 && layer < (double)m->layers && k < m->n; k++) {
-            if (strcmp(name, m->module[k].name) != 0) continue;
-            g.value[k * m->layers + (int64_t)layer] = (float)change;
+            if (row_of[k] < 0 || strcmp(name, m->module[k].name) != 0) continue;
+            g.value[row_of[k] * m->layers + (int64_t)layer] = (float)change;
             if (change > most) most = change;
         }
     }
     if (!h->failed) {
         put_grid(h,
                  &(struct svg_heat){.about = "Heat map of how far each module of each layer moved.",
-                                    .rows = m->n,
+                                    .rows = rows,
                                     .columns = m->layers,
                                     .value = g.value,
                                     .high = most,

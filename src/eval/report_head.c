@@ -23,6 +23,10 @@ const char *report_base_name(const char *path)
     for (size_t i = 0; i + 1 < n; i++) {
         if (path[i] == '/') name = path + i + 1;
     }
+    if (strlen(name) > 6 || name == path) return name;
+    for (name--; name > path && name[-1] != '/';
+         name--) { // "model" says little: the folder before it, too
+    }
     return name;
 }
 
@@ -270,8 +274,13 @@ void report_head(struct html *h, const struct run_data *r)
     html_raw(h, "</p>\n");
     put_ending(h, r);
     if (finished) {
-        html_raw(h, "<p class=\"note\">Ended ");
-        html_text(h, finished);
+        html_raw(h, "<p class=\"note\">Ended "); // 2026-11-24T10:26:21Z
+        html_text_part(h, finished, strcspn(finished, "T"));
+        if (strlen(finished) > 16) {
+            html_raw(h, " at ");
+            html_text_part(h, finished + 11, 5);
+            html_raw(h, " UTC");
+        }
         html_raw(h, "</p>\n");
     }
     put_figures(h, r);

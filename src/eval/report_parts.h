@@ -16,7 +16,7 @@ void report_options(struct html *h, const struct run_data *r);
 // The first step of each stage after the first, with its name. Returns how many; mark[].label lives in `label`.
 int64_t report_stage_marks(struct svg_mark mark[STAGES_SHOWN], char label[STAGES_SHOWN][LABEL],
                            const struct run_data *r);
-// The last part of a path; "" where there is none.
+// The last part of a path, or the last two where it is short; "" where there is none.
 const char *report_base_name(const char *path);
 
 struct loss_change { // how far the loss fell

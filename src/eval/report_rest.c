@@ -95,9 +95,9 @@ static void put_evals(struct html *h, const json_t *evals)
 static void put_text(struct html *h, const char *name, const char *text)
 {
     if (!text) return;
-    html_raw(h, "<p class=\"note\">");
+    html_raw(h, "<span class=\"note\">");
     html_raw(h, name);
-    html_raw(h, "</p><pre>");
+    html_raw(h, "</span><pre>");
     html_text_part(h, text, strnlen(text, 4000));
     html_raw(h, strlen(text) > 4000 ? " &hellip;</pre>\n" : "</pre>\n");
 }

@@ -67,20 +67,25 @@ static void put_table(struct html *h, const struct run_data *r)
     html_raw(h, "</tbody></table></div></details>\n");
 }
 
-// Exponential, about ten steps deep (more in long runs), anew in each stage.
+// The mean over about a hundredth of the run around each step (9 steps at least), within its stage.
 static double *smoothed(const struct run_metrics *m)
 {
-    const double keep = 1 - 1 / (m->n < 500 ? 10.0 : (double)m->n / 50);
-    double *out = mem_alloc((size_t)m->n * sizeof *out), sum = 0, weight = 0;
+    const int64_t half = m->n < 800 ? 4 : m->n / 200;
+    double *out = mem_alloc((size_t)m->n * sizeof *out), sum = 0;
+    int64_t first = 0, end = 0, count = 0; // of the steps that are in the sum
+    const double *loss = m->number[NUMBER_LOSS], *stage = m->number[NUMBER_STAGE];
     for (int64_t i = 0; out && i < m->n; i++) {
-        const double x = m->number[NUMBER_LOSS][i];
-        const double stage = m->number[NUMBER_STAGE][i];
-        if (i && stage > m->number[NUMBER_STAGE][i - 1]) sum = weight = 0;
-        if (isfinite(x)) {
-            sum = keep * sum + (1 - keep) * x;
-            weight = keep * weight + (1 - keep);
+        for (; end < m->n && end <= i + half && !(stage[end] > stage[i]); end++) {
+            if (!isfinite(loss[end])) continue;
+            sum += loss[end];
+            count++;
         }
-        out[i] = weight > 0 ? sum / weight : (double)NAN;
+        for (; first < i - half || stage[first] < stage[i]; first++) {
+            if (!isfinite(loss[first])) continue;
+            sum -= loss[first];
+            count--;
+        }
+        out[i] = count > 0 ? sum / (double)count : (double)NAN;
     }
     return out;
 }
@@ -194,10 +199,9 @@ void report_steps(struct html *h, const struct run_data *r)
     html_raw(h, "<div class=\"charts\">\n");
     put_number(h, r, NUMBER_LR, "Learning rate", "of each step", 2, false);
     if (any(&r->metrics, NUMBER_GRAD_NORM)) {
-        put_number(h, r, NUMBER_GRAD_NORM, "Gradient norm", "of all that learns, before clipping",
-                   5, true);
+        put_number(h, r, NUMBER_GRAD_NORM, "Gradient norm", "before clipping", 5, true);
     }
-    put_number(h, r, NUMBER_RATE, "Tokens a second", "of each step, prompts included", 4, false);
+    put_number(h, r, NUMBER_RATE, "Tokens a second", "prompts included", 4, false);
     if (any(&r->metrics, NUMBER_ROUTER)) {
         put_number(h, r, NUMBER_ROUTER, "Router's losses", "with their coefficients", 3, false);
     }

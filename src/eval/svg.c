@@ -72,7 +72,7 @@ static int linear_ticks(double tick[TICKS], struct scale *s, double want, bool w
     int n = 0;
     for (double k = ceil(s->low / step - 1e-9); n < TICKS && k * step <= s->high + 1e-9 * step;
          k++) {
-        tick[n++] = k * step;
+        tick[n++] = fabs(k) < 0.5 ? 0 : k * step; // no -0
     }
     return n;
 }
@@ -104,6 +104,15 @@ static void put_percent(struct html *h, const char *name, double share)
     html_raw(h, "%\"");
 }
 
+static void put_tick(struct html *h, double v)
+{
+    if (fabs(v) >= 1000 && fabs(v) < 1e9) {
+        html_count(h, v);
+    } else {
+        html_real(h, v, 4);
+    }
+}
+
 static void put_y_axis(struct html *h, struct scale *s)
 {
     double tick[TICKS];
@@ -116,7 +125,7 @@ static void put_y_axis(struct html *h, struct scale *s)
         html_raw(h, "/><text class=\"y\" x=\"-6\" dy=\".35em\"");
         put_percent(h, "y", y);
         html_raw(h, ">");
-        html_real(h, fabs(tick[i]) < 1e-12 ? 0 : tick[i], 4);
+        put_tick(h, tick[i]);
         html_raw(h, "</text>");
     }
 }
@@ -131,7 +140,7 @@ static void put_x_axis(struct html *h, const struct svg_chart *c, struct scale *
         html_raw(h, "<text class=\"x\" y=\"100%\" dy=\"1.3em\"");
         put_percent(h, "x", x);
         html_format(h, " text-anchor=\"%s\">", x > 0.95 ? "end" : x < 0.03 ? "start" : "middle");
-        html_real(h, tick[i], 7);
+        put_tick(h, tick[i]);
         html_raw(h, "</text>");
     }
     if (!c->x_name) return;
