@@ -217,11 +217,16 @@ static void put_table(struct html *h, const json_t *list)
     html_raw(h, "</tbody></table></div></details>\n");
 }
 
+bool report_has_changes(const struct run_data *r)
+{
+    return json_array_size(json_object_get(r->changes, "modules")) > 0;
+}
+
 void report_changes(struct html *h, const struct run_data *r)
 {
     struct modules m;
     const json_t *list = json_object_get(r->changes, "modules");
-    if (!json_array_size(list)) return;
+    if (!report_has_changes(r)) return;
     collect(&m, list);
     html_raw(h,
              "<h2 id=\"changes\">What moved</h2>\n<p>How far the weights are from those of <code>");

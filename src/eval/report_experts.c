@@ -380,10 +380,15 @@ static void put_table(struct html *h, const struct run_data *r)
     html_raw(h, "</tbody></table></div></details>\n");
 }
 
+bool report_has_experts(const struct run_data *r)
+{
+    return r->metrics.layers > 0 && r->metrics.measures.n > 0;
+}
+
 void report_experts(struct html *h, const struct run_data *r)
 {
     const struct run_metrics *m = &r->metrics;
-    if (!m->layers || !m->measures.n) return;
+    if (!report_has_experts(r)) return;
     const double per_token = json_number_at(json_object_get(r->plan, "shape"), "experts_per_token");
     html_raw(h, "<h2 id=\"experts\">Experts</h2>\n<p>");
     html_format(h, "%lld layer%s with experts", (long long)m->layers, m->layers == 1 ? "" : "s");

@@ -286,9 +286,9 @@ void report_head(struct html *h, const struct run_data *r)
     put_figures(h, r);
     html_raw(h, "<nav aria-label=\"Sections\"><a href=\"#training\">Training</a>"
                 "<a href=\"#scores\">Before and after</a>");
-    if (r->metrics.layers) html_raw(h, "<a href=\"#experts\">Experts</a>");
-    if (r->changes) html_raw(h, "<a href=\"#changes\">What moved</a>");
-    if (r->plan) html_raw(h, "<a href=\"#memory\">Memory</a>");
+    if (report_has_experts(r)) html_raw(h, "<a href=\"#experts\">Experts</a>");
+    if (report_has_changes(r)) html_raw(h, "<a href=\"#changes\">What moved</a>");
+    if (report_has_memory(r)) html_raw(h, "<a href=\"#memory\">Memory</a>");
     if (r->options) html_raw(h, "<a href=\"#options\">Options</a>");
     html_raw(h, "</nav>\n");
 }

@@ -12,6 +12,10 @@ void report_experts(struct html *h, const struct run_data *r);
 void report_changes(struct html *h, const struct run_data *r);
 void report_scores(struct html *h, const struct run_data *r); // before and after, and samples
 void report_options(struct html *h, const struct run_data *r);
+// Sections that are not always there.
+bool report_has_experts(const struct run_data *r);
+bool report_has_changes(const struct run_data *r);
+bool report_has_memory(const struct run_data *r);
 
 // The first step of each stage after the first, with its name. Returns how many; mark[].label lives in `label`.
 int64_t report_stage_marks(struct svg_mark mark[STAGES_SHOWN], char label[STAGES_SHOWN][LABEL],

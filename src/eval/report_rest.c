@@ -137,12 +137,17 @@ void report_scores(struct html *h, const struct run_data *r)
     put_samples(h, r->samples);
 }
 
+bool report_has_memory(const struct run_data *r)
+{
+    return json_is_object(json_object_get(r->plan, "memory"));
+}
+
 void report_memory(struct html *h, const struct run_data *r)
 {
     json_t *memory = json_object_get(r->plan, "memory"), *v;
     const char *key;
     double most = 0;
-    if (!json_is_object(memory)) return;
+    if (!report_has_memory(r)) return;
     json_object_foreach(memory, key, v)
     {
         if (json_is_number(v) && json_number_value(v) > most) most = json_number_value(v);
