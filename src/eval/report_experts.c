@@ -10,7 +10,7 @@ enum {
     CELLS = 500000,      // of all maps together: one byte each in a PNG
     BIAS_POINTS = 40000, // of all bias lines together
     MOST_COLUMNS = 160,
-    MAPS_OPEN = 6, // the others lie in a fold
+    MAPS_OPEN = 8, // the others lie in a fold
     TOP = 3
 };
 
@@ -78,7 +78,7 @@ static void put_overview(struct html *h, const struct run_data *r)
             .row = name,
             .x_name = "step",
             .x_first = rows->step[0],
-            .x_last = rows->step[rows->n - 1],
+            .x_last = m->number[NUMBER_STEP][m->n - 1],
             .cell = L > 24 ? 12 : 18,
         };
         html_raw(
@@ -174,7 +174,7 @@ typedef void (*layer_writer)(struct html *h, const struct run_data *r, int64_t l
 static void put_layers(struct html *h, const struct run_data *r, int64_t most, layer_writer write,
                        void *user)
 {
-    const int64_t L = r->metrics.layers, open = L <= MAPS_OPEN + 2 ? L : MAPS_OPEN;
+    const int64_t L = r->metrics.layers, open = L <= MAPS_OPEN + 4 ? L : MAPS_OPEN;
     html_raw(h, "<div class=\"maps\">\n");
     for (int64_t i = 0; i < open; i++) {
         write(h, r, column_at(i, open, L), user);

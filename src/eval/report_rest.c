@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SAMPLES = 100, EVALUATIONS = 40 };
+enum { SAMPLES = 100, EVALUATIONS = 8 };
 
 static void put_score(struct html *h, const char *when, double step, double loss)
 {

@@ -68,21 +68,21 @@ static void put_table(struct html *h, const struct run_data *r)
 }
 
 // The mean over about a hundredth of the run around each step (9 steps at least), within its stage.
-static double *smoothed(const struct run_metrics *m)
+static double *smoothed(const struct run_metrics *m, enum run_number k)
 {
     const int64_t half = m->n < 800 ? 4 : m->n / 200;
     double *out = mem_alloc((size_t)m->n * sizeof *out), sum = 0;
     int64_t first = 0, end = 0, count = 0; // of the steps that are in the sum
-    const double *loss = m->number[NUMBER_LOSS], *stage = m->number[NUMBER_STAGE];
+    const double *value = m->number[k], *stage = m->number[NUMBER_STAGE];
     for (int64_t i = 0; out && i < m->n; i++) {
         for (; end < m->n && end <= i + half && !(stage[end] > stage[i]); end++) {
-            if (!isfinite(loss[end])) continue;
-            sum += loss[end];
+            if (!isfinite(value[end])) continue;
+            sum += value[end];
             count++;
         }
         for (; first < i - half || stage[first] < stage[i]; first++) {
-            if (!isfinite(loss[first])) continue;
-            sum -= loss[first];
+            if (!isfinite(value[first])) continue;
+            sum -= value[first];
             count--;
         }
         out[i] = count > 0 ? sum / (double)count : (double)NAN;
@@ -118,7 +118,7 @@ static void put_loss(struct html *h, const struct run_data *r, const struct svg_
 {
     const struct run_metrics *m = &r->metrics;
     const double *step = m->number[NUMBER_STEP];
-    double *smooth = smoothed(m);
+    double *smooth = smoothed(m, NUMBER_LOSS);
     struct points e = evaluations(m);
     if (!smooth || !e.x || !e.y) h->failed = true;
     const struct svg_line line[] = {
@@ -154,8 +154,13 @@ static void put_number(struct html *h, const struct run_data *r, enum run_number
     char label[STAGES_SHOWN][LABEL], about[256];
     struct svg_mark mark[STAGES_SHOWN];
     const int64_t n = report_stage_marks(mark, label, r);
-    const struct svg_line line = {NULL,    m->number[NUMBER_STEP], m->number[k], m->n, colour,
-                                  SVG_LINE};
+    const bool noisy = k != NUMBER_LR && m->n > 200;
+    double *smooth = noisy ? smoothed(m, k) : NULL;
+    if (noisy && !smooth) h->failed = true;
+    const struct svg_line line[] = {
+        {NULL, m->number[NUMBER_STEP], smooth ? smooth : m->number[k], m->n, colour, SVG_LINE},
+        {smooth ? "a step" : NULL, m->number[NUMBER_STEP], m->number[k], smooth ? m->n : 0, -1,
+         SVG_THIN}};
     for (int64_t i = 0; i < n; i++) {
         mark[i].label = ""; // the first chart names them
     }
@@ -171,11 +176,12 @@ static void put_number(struct html *h, const struct run_data *r, enum run_number
                                      .value = title,
                                      .log_y = log,
                                      .from_zero = true,
-                                     .line = &line,
-                                     .n_lines = 1,
+                                     .line = line,
+                                     .n_lines = 1 + (smooth != NULL),
                                      .mark = mark,
                                      .n_marks = n});
     html_raw(h, "</figure>\n");
+    mem_free(smooth);
 }
 
 static bool any(const struct run_metrics *m, enum run_number k)

@@ -183,8 +183,15 @@ static void put_columns_labels(struct html *h, const struct svg_heat *m)
 void svg_heat(struct html *h, const struct svg_heat *m)
 {
     if (m->rows < 1 || m->columns < 1) return;
+    size_t longest = 0;
+    for (int64_t r = 0; m->row && r < m->rows; r++) {
+        if (strlen(m->row[r]) > longest) longest = strlen(m->row[r]);
+    }
     html_format(h, "<svg class=\"plot heat%s\" style=\"height:%lldpx\" role=\"img\" aria-label=\"",
-                m->row ? " named" : "", (long long)(m->rows * m->cell));
+                longest > 9 ? " named"
+                : m->row    ? " short"
+                            : "",
+                (long long)(m->rows * m->cell));
     html_text(h, m->about);
     html_raw(h, "\">");
     put_image(h, m);

@@ -305,7 +305,7 @@ static void long_and_wide_runs_are_bounded(void **unused)
     put_steps(dir, 300, 48, 128, 1);
     page = page_of(dir, REPORT_FILE);
     check_html(page, false);
-    says(page, "The other 42 layers");
+    says(page, "The other 40 layers");
     assert_in_range(strlen(page), 50000, 2000000);
     mem_free(page);
 }
