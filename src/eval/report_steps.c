@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { TABLE_ROWS = 24 };
 
@@ -19,6 +20,16 @@ static const struct {
 };
 enum { COLUMNS = sizeof columns / sizeof *columns };
 
+// After the tuning where that is another now (one that scored came before), else by its own name.
+static const char *stage_name(const json_t *stages, size_t i)
+{
+    const json_t *now = json_array_get(stages, i), *before = json_array_get(stages, i - 1);
+    const char *tuning = json_text_at(now, "tuning"), *was = json_text_at(before, "tuning");
+    const char *name =
+        tuning && was && strcmp(tuning, was) != 0 ? tuning : json_text_at(now, "name");
+    return name ? name : "next stage";
+}
+
 int64_t report_stage_marks(struct svg_mark mark[STAGES_SHOWN], char label[STAGES_SHOWN][LABEL],
                            const struct run_data *r)
 {
@@ -27,9 +38,8 @@ int64_t report_stage_marks(struct svg_mark mark[STAGES_SHOWN], char label[STAGES
     int64_t n = 0;
     for (int64_t i = 1; i < m->n && n < STAGES_SHOWN; i++) {
         const double stage = m->number[NUMBER_STAGE][i];
-        if (!(stage > m->number[NUMBER_STAGE][i - 1])) continue;
-        const char *name = json_text_at(json_array_get(stages, (size_t)stage), "name");
-        snprintf(label[n], LABEL, "%.*s", LABEL - 1, name ? name : "next stage");
+        if (!(stage > m->number[NUMBER_STAGE][i - 1]) || stage > 1000) continue;
+        snprintf(label[n], LABEL, "%.*s", LABEL - 1, stage_name(stages, (size_t)stage));
         mark[n] = (struct svg_mark){m->number[NUMBER_STEP][i], label[n]};
         n++;
     }
