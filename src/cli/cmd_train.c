@@ -152,7 +152,7 @@ static void write_report(const struct job *j, const struct options *o, const str
         !report_write(o->config.out, path, NULL, &err)) {
         log_warning("no report: %s", err.msg);
     } else if (!s->io->quiet) {
-        fprintf(s->io->people, "%s\n", path);
+        fprintf(s->io->status, "%s\n", path); // the last line of people's is the result
     }
 }
 

@@ -35,7 +35,8 @@ struct range {
 
 static struct range range_of(const struct svg_chart *c)
 {
-    struct range r = {INFINITY, -INFINITY, INFINITY, -INFINITY, 0};
+    const double most = (double)INFINITY;
+    struct range r = {most, -most, most, -most, 0};
     for (int64_t k = 0; k < c->n_lines; k++) {
         const struct svg_line *l = &c->line[k];
         for (int64_t i = 0; i < l->n; i++) {

@@ -1,17 +1,7 @@
 #!/usr/bin/env bash
 # test_report.sh BINARY - what train leaves for its page, and the page of runs of every kind: with and without
 # experts, adapters, several stages, stopped, killed.
-set -uo pipefail
-moetune=$(realpath "$1")
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-report-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/common.sh"
 
 cat >config.json <<'JSON'
 {"architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "vocab_size": 64, "hidden_size": 16,
@@ -49,7 +39,8 @@ run topk --model base --validation data.jsonl --eval-every 3
 for file in report.html plan.json result.json changes.json; do
     [ -s "topk/$file" ] || complain "topk: no $file"
 done
-says out.txt "topk/report.html"
+says err.txt "topk/report.html"
+[ "$(tail -n 1 out.txt)" = topk/model ] || complain "the last line is not the result: $(tail -n 1 out.txt)"
 says topk/metrics.jsonl '"eval_loss_before":'
 says topk/report.html '>finished</span>'
 says topk/report.html 'The loss on held-out examples'

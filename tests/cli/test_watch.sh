@@ -1,17 +1,8 @@
 #!/usr/bin/env bash
 # test_watch.sh BINARY - the page of a run on 127.0.0.1: while it goes on, after it ended, to good clients and bad.
-set -uo pipefail
-moetune=$(realpath "$1")
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-watch-XXXXXX")
+. "$(dirname "$0")/common.sh"
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
 
 # start: a server on any free port, which is in $port then
 start() {
