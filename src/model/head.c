@@ -50,6 +50,37 @@ void model_loss(struct model *m, const struct batch *b, float scale)
                         weight_value(m, m->final_norm), a->final_rstd);
 }
 
+// The targets stand on the backend and, as the first n of them, in host memory.
+static int64_t count_hits(struct model *m, const int32_t *target, int64_t at, int64_t n)
+{
+    const struct ops *o = m->setup.ops;
+    struct acts *a = m->acts;
+    int32_t best[64];
+    int64_t hits = 0;
+    assert(n <= 64);
+    const struct tensor x = tensor_rows(a->head_x, 0, n);
+    const struct tensor y = chunk_logits(m, x, tensor_rows(a->target_row, at, n), DTYPE_F32);
+    const struct tensor index = tensor_2d(a->losses.data, DTYPE_I32, n, 1); // as wide as a loss
+    o->topk(index, y);
+    o->download(best, index.data, tensor_bytes(index));
+    for (int64_t i = 0; i < n; i++) {
+        hits += best[i] == target[at + i];
+    }
+    return hits;
+}
+
+int64_t model_hits(struct model *m, const struct batch *b)
+{
+    const int64_t supervised = model_upload_targets(m, b);
+    const int64_t most = chunk_rows(m->acts) < 64 ? chunk_rows(m->acts) : 64;
+    int64_t hits = 0;
+    for (int64_t at = 0; at < supervised; at += most) {
+        const int64_t left = supervised - at;
+        hits += count_hits(m, m->host, at, left < most ? left : most);
+    }
+    return hits;
+}
+
 void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *logits)
 {
     const struct ops *o = m->setup.ops;

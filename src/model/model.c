@@ -417,6 +417,11 @@ struct tensor model_router_logits(const struct model *m, int64_t layer)
     return m->acts->layer[layer].z;
 }
 
+struct tensor model_moe_input(const struct model *m, int64_t layer)
+{
+    return m->acts->layer[layer].n2;
+}
+
 struct route model_route(const struct model *m, int64_t layer)
 {
     return m->acts->layer[layer].route;

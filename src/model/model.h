@@ -121,6 +121,17 @@ void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *lo
 struct tensor model_router_logits(const struct model *m, int64_t layer);
 struct route model_route(const struct model *m, int64_t layer);
 
+// After a forward over as many supervised tokens: those of them whose target is the most likely token (ties: the
+// lower id), a number in host memory.
+int64_t model_hits(struct model *m, const struct batch *b);
+// While a watcher is told of an MoE layer, or after a forward: what the layer's routed experts make of x (N,C) under
+// another route, y (N,C), both in activations' type; its slots are at most those of the batch under way, and
+// nothing of the pass changes.
+void model_moe_output(struct model *m, int64_t layer, struct tensor x, const struct route *r,
+                      struct tensor y);
+struct tensor model_moe_input(const struct model *m,
+                              int64_t layer); // (N,C), while a watcher is told of it
+
 // The base's folder again, with what learnt in it (values rounded to the stored types): whole weights as
 // they are, adapters merged.
 bool model_export(const struct model *m, const char *out, struct error *err);

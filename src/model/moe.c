@@ -6,6 +6,8 @@
 //   dweight = <dA', silu(g) u>, so the experts' outputs are neither kept nor formed again.
 #include "model/acts.h"
 
+#include <assert.h>
+
 static struct tensor hidden_like(const struct model *m, struct tensor gate)
 {
     return tensor_2d(m->acts->hidden.data, gate.dtype, gate.dim[0], gate.dim[1]);
@@ -26,6 +28,23 @@ static struct route_input route_input(const struct model *m, const struct layer 
                                 .training = m->acts->training};
 }
 
+// Dispatched rows of x through their experts; y (N,C), or absent.
+static void experts_forward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor x,
+                            struct tensor y)
+{
+    const struct ops *o = m->setup.ops;
+    const struct dispatch *d = &a->dispatch;
+    const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
+    l->experts.gate.rows = l->experts.up.rows = l->experts.down.rows = d;
+    o->gather_tokens(rows, x, d);
+    linear_forward(o, &l->experts.gate, a->gate, rows, d->offsets);
+    linear_forward(o, &l->experts.up, a->up, rows, d->offsets);
+    if (!y.data) return;
+    o->swiglu_forward(hidden, a->gate, a->up, a->route.weight, d);
+    linear_forward(o, &l->experts.down, rows, hidden, d->offsets);
+    o->combine_slots(y, rows, d, false);
+}
+
 void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor y,
                  bool route_again)
 {
@@ -40,17 +59,24 @@ void moe_forward(struct model *m, struct layer *l, struct layer_acts *a, struct 
         if (w->route) w->route(w->user, l->index, a->z, &a->route);
     }
     const struct dispatch *d = &a->dispatch;
-    const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
     o->dispatch(d, a->route.expert, a->route.weight, false, 0);
-    l->experts.gate.rows = l->experts.up.rows = l->experts.down.rows = d;
     if (route_again) model_count_layer(m, l->index, a->z, d->offsets);
-    o->gather_tokens(rows, a->n2, d);
-    linear_forward(o, &l->experts.gate, a->gate, rows, d->offsets);
-    linear_forward(o, &l->experts.up, a->up, rows, d->offsets);
-    if (!y.data) return;
-    o->swiglu_forward(hidden, a->gate, a->up, a->route.weight, d);
-    linear_forward(o, &l->experts.down, rows, hidden, d->offsets);
-    o->combine_slots(y, rows, d, false);
+    experts_forward(m, l, a, a->n2, y);
+}
+
+void model_moe_output(struct model *m, int64_t layer, struct tensor x, const struct route *r,
+                      struct tensor y)
+{
+    struct layer_acts a = m->acts->layer[layer]; // its memory, cut to this route's rows
+    const int64_t N = r->expert.dim[0], S = r->expert.dim[1], R = N * S;
+    assert(R <= a.gate.dim[0]);
+    a.route = *r;
+    a.gate = tensor_rows(a.gate, 0, R);
+    a.up = tensor_rows(a.up, 0, R);
+    a.dispatch.slot.dim[0] = R;
+    a.dispatch.row = tensor_2d(a.dispatch.row.data, DTYPE_I32, N, S);
+    m->setup.ops->dispatch(&a.dispatch, r->expert, r->weight, false, 0);
+    experts_forward(m, &m->layer[layer], &a, x, y);
 }
 
 // Gradients of the experts; dweight (N,S) and dx (or absent) are overwritten.

@@ -59,7 +59,7 @@ static void bias_select(struct routing_state *st, const struct route *route,
     struct tensor p = gates_probabilities(&st->gates, in->z);
     if (in->training) bias_state_plain(&st->bias, p, st->config->experts_per_tok);
     if (bias_state_logits(&st->bias, in->layer, in->z)) p = gates_probabilities(&st->gates, in->z);
-    st->gates.ops->topk(route->expert, bias_state_key(&st->bias, in->layer, p));
+    st->gates.ops->topk(route->expert, bias_state_key(&st->bias, in, p));
     gates_forward(&st->gates, route->weight, p, route->expert);
     if (!in->training) return;
     bias_state_count(&st->bias, in->layer, p, route->expert);

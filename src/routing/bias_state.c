@@ -60,12 +60,14 @@ bool bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor 
     return true;
 }
 
-struct tensor bias_state_key(const struct bias_state *s, int64_t layer, struct tensor p)
+struct tensor bias_state_key(const struct bias_state *s, const struct route_input *in,
+                             struct tensor p)
 {
     if (s->in == BIAS_IN_LOGITS) return p;
     const struct tensor key = tensor_rows(s->key, 0, p.dim[0]);
     s->ops->convert(key, p);
-    s->ops->bias_forward(key, s->layer[layer].b);
+    s->ops->bias_forward(key, s->layer[in->layer].b);
+    if (in->excluded.data) s->ops->put(key, in->excluded, -INFINITY); // p is 0 there, p + b is not
     return key;
 }
 

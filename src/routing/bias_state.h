@@ -35,8 +35,9 @@ void bias_state_rate(struct bias_state *s, double rate, int sign); // from now o
 
 // A bias in the logits is added to z; false where it enters elsewhere and z stays as it is.
 bool bias_state_logits(const struct bias_state *s, int64_t layer, struct tensor z);
-// What the choice is made by: p + b (in scratch), or p itself.
-struct tensor bias_state_key(const struct bias_state *s, int64_t layer, struct tensor p);
+// What the choice is made by: p + b (in scratch; -inf for an excluded expert), or p itself.
+struct tensor bias_state_key(const struct bias_state *s, const struct route_input *in,
+                             struct tensor p);
 // Adds a training micro-batch to u: the sum of p, or the count of the routed slots.
 void bias_state_count(const struct bias_state *s, int64_t layer, struct tensor p,
                       struct tensor routed);

@@ -23,6 +23,12 @@ static int64_t slots(const struct routing_state *st, int64_t layer, bool trainin
     return K + (st->placed ? count_of(st, layer) : st->most);
 }
 
+static const int32_t *always(const struct routing_state *st, int64_t layer, int64_t *count)
+{
+    *count = count_of(st, layer);
+    return st->set.expert[layer];
+}
+
 static struct tensor part(struct tensor scratch, int64_t N, int64_t k)
 {
     return tensor_2d(scratch.data, scratch.dtype, N, k);
@@ -95,7 +101,7 @@ static void select_slots(struct routing_state *st, const struct route *route,
     o->repeat_row(forced, tensor_rows(st->layer[in->layer].experts, 0, r));
     if (in->training) bias_state_plain(&st->bias, without(st, p, forced), S - r);
     if (bias_state_logits(&st->bias, in->layer, in->z)) p = gates_probabilities(&st->gates, in->z);
-    o->topk(routed, without(st, bias_state_key(&st->bias, in->layer, p), forced));
+    o->topk(routed, without(st, bias_state_key(&st->bias, in, p), forced));
     o->place_columns(route->expert, routed, 0);
     o->place_columns(route->expert, forced, S - r);
     raw_weights(st, route->weight, p, route->expert, in);
@@ -224,6 +230,7 @@ const struct routing routing_condenser = {
     .begin = condenser_begin,
     .slots = slots,
     .select = select_slots,
+    .always = always,
     .backward = backward,
     .after_micro_batch = after_micro_batch,
     .after_step = after_step,

@@ -28,6 +28,8 @@ struct route_input {
     struct tensor z;    // (N,E) F32 router logits, kept for the backward pass
     struct tensor real; // (N) I32: 1 for a token, 0 for padding; absent: all are tokens
     bool training;      // false in evaluation and generation: no counting, no state changes
+    // (N,D) I32: experts that no token may be routed to, whose z is -inf already (subset.h); absent: none
+    struct tensor excluded;
 };
 
 // What the user chose; every field an option of the command line (METHODS, "Routing").
@@ -123,6 +125,9 @@ struct routing {
     // kept as the policy left it (a bias in the logits).
     void (*select)(struct routing_state *st, const struct route *route,
                    const struct route_input *in);
+    // The layer's experts that are active for every token whatever its logits, `count` of them; owned by the
+    // policy. NULL: there are none.
+    const int32_t *(*always)(const struct routing_state *st, int64_t layer, int64_t *count);
     // dz (N,E) overwritten, dx (N,C) += (F32 or activations' type; may be absent), from dweight (N,S),
     // dweight[n,s] = dL/dy[n] . expert_output[n,s] (may be overwritten). Nothing may be counted here.
     void (*backward)(struct routing_state *st, struct tensor dz, struct tensor dx,
