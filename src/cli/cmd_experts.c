@@ -1,22 +1,28 @@
-// cli/cmd_experts.c - what the experts of a model do: how much each is used, on data or by a log, and which of
-// them ESFT would train.
+// cli/cmd_experts.c - what the experts of a model do: how much each is used, on data or by a log, what the model loses
+// without some, how far it has moved from a base, and which of them ESFT would train.
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
+#include "cli/experts.h"
 #include "cli/progress.h"
 #include "cli/setup.h"
 #include "eval/routing_log.h"
-#include "eval/usage.h"
 #include "model/families.h"
-#include "tuning/esft.h"
 
 #include <inttypes.h>
 #include <string.h>
 
+enum { MOST_POINTS = 101 };
+
 struct experts {
     struct options *o;
     struct output *io;
-    struct expert_usage usage;
-    struct esft_selection selection; // layers 0: none asked for
+    struct experts_result result;
+    double percent[MOST_POINTS]; // to prune
+    int64_t n_percents;
+    struct model model, base;
+    struct usage_options how;
+    struct usage_observer observer;
     struct progress progress;
 };
 
@@ -33,31 +39,193 @@ static bool from_log(struct experts *x, struct error *err)
     struct model_config model;
     const struct family *family;
     if (c->model && !family_read_config(&family, &model, c->model, err)) return false;
-    return routing_log_read(&x->usage, c->from_log, c->model ? &model : NULL, err);
+    return routing_log_read(&x->result.usage, c->from_log, c->model ? &model : NULL, err);
+}
+
+static bool asks(const struct run_config *c, enum correlation what)
+{
+    return c->correlation == CORRELATION_BOTH || c->correlation == (int)what;
+}
+
+static bool open_model(struct model *m, struct options *o, int64_t max_tokens, struct error *err)
+{
+    struct model_setup setup;
+    if (!setup_model(&setup, o, false, err)) return false;
+    setup.max_tokens = max_tokens;
+    return model_open(m, &setup, err) && model_allocate(m, err);
+}
+
+// The base runs as its own folder says, whatever routing and adapter the model was given.
+static bool open_base(struct experts *x, int64_t max_tokens, struct error *err)
+{
+    struct options base = *x->o, usual;
+    options_defaults(&usual, x->o->command);
+    base.config.model = x->o->config.base;
+    base.config.adapter = NULL;
+    base.config.routing = usual.config.routing;
+    base.config.routing_options = usual.config.routing_options;
+    for (int64_t i = 0; i < option_count(); i++) {
+        if (option_at(i)->group != GROUP_ROUTING) continue;
+        base.flag[i] = false;
+        base.file_line[i] = 0;
+    }
+    const bool ok = open_model(&x->base, &base, max_tokens, err);
+    options_close(&usual);
+    return ok;
+}
+
+// "0,10,20" -> percents, ascending. Of those that were not asked for, as many as leave enough experts.
+static bool read_percents(struct experts *x, const struct model_config *c, struct error *err)
+{
+    const char *list = x->o->config.prune_at;
+    double last = -1;
+    for (const char *p = list; *p; p++) {
+        char word[32];
+        const size_t n = strcspn(p, ",");
+        snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), p);
+        double v;
+        if (!parse_real(word, 0, 100, &v) || v <= last || x->n_percents == MOST_POINTS) {
+            return fail(err,
+                        "--prune-at: found '%.80s', expected up to %d ascending numbers from 0 "
+                        "to 100, separated by commas",
+                        list, MOST_POINTS);
+        }
+        const bool enough = prune_leaves_enough(v, c, "--prune-at", err);
+        if (!enough && options_given(x->o, "prune-at")) return false;
+        if (!enough) {
+            log_info("pruning ends below %g %%: a token takes %" PRId64 " of %" PRId64 " experts",
+                     v, c->experts_per_tok, c->n_experts);
+            return true;
+        }
+        x->percent[x->n_percents++] = last = v;
+        p += n;
+        if (!*p) return true;
+    }
+    return fail(err, "--prune-at: found '%.80s', a number at its end expected", list);
+}
+
+// A point that drops the same experts: as many in the same order, or none.
+static const struct prune_point *measured(const struct experts_result *r,
+                                          const struct prune_point *p)
+{
+    for (int64_t i = 0; i < r->n_points; i++) {
+        const struct prune_point *q = &r->point[i];
+        if (q->dropped == p->dropped && (q->order == p->order || !p->dropped)) return q;
+    }
+    return NULL;
+}
+
+static bool prune_order(struct experts *x, struct pruning *p, enum prune_order order,
+                        struct error *err)
+{
+    struct experts_result *r = &x->result;
+    const struct score_listener l = {x, count};
+    for (int64_t i = 0; i < x->n_percents; i++) {
+        struct prune_point *out = &r->point[r->n_points];
+        *out = (struct prune_point){.order = order,
+                                    .percent = x->percent[i],
+                                    .dropped = prune_count(x->percent[i], r->usage.experts)};
+        const struct prune_point *same = measured(r, out);
+        if (same) {
+            out->loss = same->loss;
+            out->accuracy = same->accuracy;
+            out->tokens = same->tokens;
+        } else if (!prune_measure(out, p, &l, err)) {
+            return false;
+        }
+        r->n_points++;
+    }
+    return true;
+}
+
+static bool prune(struct experts *x, const struct dataset *data, struct error *err)
+{
+    const int what = x->o->config.prune;
+    struct experts_result *r = &x->result;
+    struct pruning p;
+    if (what == PRUNE_NOT) return true;
+    r->point = mem_zalloc(2 * MOST_POINTS, sizeof *r->point);
+    if (!r->point) return fail(err, "no memory for the pruning study");
+    const double *use = r->score == ESFT_GATE ? r->usage.mass : r->usage.slots;
+    bool ok = prune_open(&p, &x->model, data, &x->how, use, err);
+    if (ok && what != PRUNE_MOST_USED) ok = prune_order(x, &p, PRUNE_LEAST, err);
+    if (ok && what != PRUNE_LEAST_USED) ok = prune_order(x, &p, PRUNE_MOST, err);
+    prune_close(&p);
+    return ok;
+}
+
+static bool open_comparison(struct experts *x, struct error *err)
+{
+    const struct run_config *c = &x->o->config;
+    struct model *base = c->base ? &x->base : NULL;
+    const int64_t tokens = asks(c, CORRELATION_OUTPUTS) ? c->correlation_tokens : 0;
+    if (!base && !tokens) return true;
+    if (!comparison_open(&x->result.comparison, &x->model, base, tokens, err)) return false;
+    x->observer = comparison_observer(&x->result.comparison);
+    x->how.observer = &x->observer;
+    return true;
+}
+
+static bool weigh(struct experts *x, struct error *err)
+{
+    struct experts_result *r = &x->result;
+    const struct model_config *c = &x->model.config;
+    bool ok = true;
+    if (!asks(&x->o->config, CORRELATION_WEIGHTS)) return true;
+    r->weights = mem_zalloc((size_t)c->n_layers, sizeof *r->weights);
+    if (!r->weights) return fail(err, "no memory for %" PRId64 " layers", c->n_layers);
+    for (int64_t l = 0; ok && l < c->n_layers; l++) {
+        if (!c->moe_layer[l]) continue;
+        ok = similarity_of_weights(&r->weights[l], &x->model, x->o->config.base ? &x->base : NULL,
+                                   l, err);
+        progress_show(&x->progress, l + 1, c->n_layers, "weights");
+    }
+    return ok;
+}
+
+static bool study(struct experts *x, const struct dataset *data, struct error *err)
+{
+    const struct score_listener l = {x, count};
+    int64_t seen;
+    if (!open_comparison(x, err) ||
+        !usage_on_data(&x->result.usage, &seen, &x->model, data, &x->how, &l, err)) {
+        return false;
+    }
+    if (x->result.comparison.layer) comparison_end(&x->result.comparison);
+    if (!weigh(x, err) || !prune(x, data, err)) return false;
+    progress_end(&x->progress);
+    if (!x->io->quiet) fprintf(x->io->status, "scored on %" PRId64 " tokens\n", seen);
+    return true;
+}
+
+// What config.json alone tells, before weights are looked at.
+static bool check_shapes(struct experts *x, const struct model_config *c, struct error *err)
+{
+    const struct run_config *r = &x->o->config;
+    const struct family *family;
+    struct model_config base;
+    if (!routing_layers(c)) return fail(err, "%s: the model has no experts", r->model);
+    if (r->prune != PRUNE_NOT && !read_percents(x, c, err)) return false;
+    return !r->base || (family_read_config(&family, &base, r->base, err) &&
+                        models_comparable(c, r->model, &base, r->base, err));
 }
 
 static bool use_model(struct experts *x, const struct text_setup *text, struct error *err)
 {
     const struct run_config *c = &x->o->config;
-    const struct score_listener l = {x, count};
     struct dataset data;
-    struct model m = {0};
-    struct model_setup setup;
-    int64_t seen;
+    if (!check_shapes(x, &text->config, err)) return false;
     if (!data_open(&data, x->o, text, &c->data, false, err)) return false;
     if (!x->io->quiet) data_describe(x->io->status, "data", &data);
-    const struct usage_options how = {
+    x->how = (struct usage_options){
         .batch_tokens = c->train.batch_tokens,
         .tokens = c->tuning_options.esft_tokens,
         .seed = (uint64_t)c->seed,
     };
-    bool ok = setup_model(&setup, x->o, false, err);
-    setup.max_tokens = data.n_tokens < how.batch_tokens ? data.n_tokens : how.batch_tokens;
-    ok = ok && model_open(&m, &setup, err) && model_allocate(&m, err) &&
-         usage_on_data(&x->usage, &seen, &m, &data, &how, &l, err);
+    const int64_t most = data.n_tokens < x->how.batch_tokens ? data.n_tokens : x->how.batch_tokens;
+    const bool ok = open_model(&x->model, x->o, most, err) &&
+                    (!c->base || open_base(x, most, err)) && study(x, &data, err);
     progress_end(&x->progress);
-    if (ok && !x->io->quiet) fprintf(x->io->status, "scored on %" PRId64 " tokens\n", seen);
-    model_close(&m);
     dataset_close(&data);
     return ok;
 }
@@ -76,95 +244,42 @@ static bool choose(struct experts *x, struct error *err)
 {
     const struct run_config *c = &x->o->config;
     const struct tuning_options *t = &c->tuning_options;
-    struct esft_selection *s = &x->selection;
+    struct esft_selection *s = &x->result.selection;
     if (c->select != SELECT_ESFT) return true;
-    if (!esft_select(s, &x->usage, t->esft_score, t->esft_top_p, err)) return false;
+    if (!esft_select(s, &x->result.usage, t->esft_score, t->esft_top_p, err)) return false;
     s->shared_experts = t->esft_shared_experts;
     s->non_expert_modules = t->esft_non_expert_modules;
     return esft_selection_write(s, c->out, err);
 }
 
-static json_t *shares(const double *score, int64_t E)
+// A score whose sum is 0 (logs without gates) orders nothing.
+static bool check_scores(const struct experts_result *x, struct error *err)
 {
-    json_t *list = json_array();
-    for (int64_t e = 0; e < E; e++) {
-        json_array_append_new(list, json_real(score[e]));
+    struct layer_load load;
+    bool ok = layer_load_open(&load, x->usage.experts, err);
+    for (int64_t l = 0; ok && l < x->usage.layers; l++) {
+        if (!experts_in(x, l)) continue;
+        layer_load_of(&load, x, l, x->score);
+        ok = load.c.any ||
+             fail(err, "layer %" PRId64 ": the experts' scores do not sum to a number above 0", l);
     }
-    return list;
-}
-
-static json_t *chosen(const struct esft_selection *s, int64_t l)
-{
-    json_t *list = json_array();
-    for (int64_t i = 0; i < s->count[l]; i++) {
-        json_array_append_new(list, json_integer(s->expert[l * s->experts + i]));
-    }
-    return list;
-}
-
-// The most used expert and the sum over those that are chosen.
-static void print_layer(const struct experts *x, int64_t l, const double *score)
-{
-    const int64_t E = x->usage.experts;
-    const struct esft_selection *s = &x->selection;
-    int64_t best = 0, used = 0;
-    double sum = 0;
-    for (int64_t e = 0; e < E; e++) {
-        if (score[e] > score[best]) best = e;
-        used += x->usage.slots[l * E + e] > 0;
-    }
-    FILE *f = x->io->people;
-    fprintf(f, "layer %" PRId64 ": %" PRId64 " experts used, most of all %" PRId64 " (%.2f %%)", l,
-            used, best, 100 * score[best]);
-    for (int64_t i = 0; s->layers && i < s->count[l]; i++) {
-        sum += score[s->expert[l * E + i]];
-    }
-    if (s->layers) {
-        fprintf(f, "; %" PRId64 " chosen, which hold %.2f %%", s->count[l], 100 * sum);
-    }
-    fputc('\n', f);
-}
-
-static bool report_layer(struct experts *x, int64_t l, double *score, struct error *err)
-{
-    const struct expert_usage *u = &x->usage;
-    const double *by[] = {
-        [ESFT_TOKEN] = u->slots + l * u->experts, [ESFT_GATE] = u->mass + l * u->experts};
-    if (!esft_scores(score, by[x->o->config.tuning_options.esft_score], u->experts)) {
-        return fail(err, "layer %" PRId64 ": the experts' scores do not sum to a number above 0",
-                    l);
-    }
-    print_layer(x, l, score);
-    if (!x->io->json) return true;
-    json_t *line = json_object();
-    json_object_set_new(line, "layer", json_integer(l));
-    json_object_set_new(line, "slots", json_integer((json_int_t)expert_usage_slots(u, l)));
-    esft_scores(score, by[ESFT_TOKEN], u->experts);
-    json_object_set_new(line, "token", shares(score, u->experts));
-    if (esft_scores(score, by[ESFT_GATE], u->experts)) {
-        json_object_set_new(line, "gate", shares(score, u->experts));
-    }
-    if (x->selection.layers) json_object_set_new(line, "chosen", chosen(&x->selection, l));
-    return output_json(x->io, line, err);
+    layer_load_close(&load);
+    return ok;
 }
 
 static bool report(struct experts *x, struct error *err)
 {
-    const struct expert_usage *u = &x->usage;
-    double *score = mem_alloc((size_t)u->experts * sizeof *score);
-    bool ok = score || fail(err, "no memory");
-    int64_t layers = 0;
-    for (int64_t l = 0; ok && l < u->layers; l++) {
-        if (expert_usage_slots(u, l) <= 0) continue;
-        layers++;
-        ok = report_layer(x, l, score, err);
+    const struct run_config *c = &x->o->config;
+    const struct experts_result *r = &x->result;
+    if (!check_scores(r, err) || !experts_print(r, x->io->people, err)) return false;
+    if (x->io->json && !experts_json(r, x->io, err)) return false;
+    if (c->csv && !experts_csv(r, c->csv, err)) return false;
+    if (c->charts && !experts_page(r, c->charts, err)) return false;
+    if (r->selection.layers && !x->io->quiet) {
+        fprintf(x->io->status, "%" PRId64 " experts chosen: %s\n",
+                esft_selection_total(&r->selection), c->out);
     }
-    mem_free(score);
-    if (ok && x->selection.layers && !x->io->quiet) {
-        fprintf(x->io->status, "%" PRId64 " experts of %" PRId64 " layers chosen: %s\n",
-                esft_selection_total(&x->selection), layers, x->o->config.out);
-    }
-    return ok;
+    return true;
 }
 
 static bool check_options(const struct run_config *c, struct error *err)
@@ -175,6 +290,13 @@ static bool check_options(const struct run_config *c, struct error *err)
     if (!c->from_log && (!c->model || !c->data.count)) {
         return fail(err, "experts needs --model and --data, or --from-log");
     }
+    const char *with_data = c->base                             ? "--base"
+                            : c->prune != PRUNE_NOT             ? "--prune"
+                            : c->correlation != CORRELATION_NOT ? "--correlation"
+                                                                : NULL;
+    if (c->from_log && with_data) {
+        return fail(err, "%s needs --model and --data, not --from-log", with_data);
+    }
     if ((c->select == SELECT_ESFT) != (c->out != NULL)) {
         return fail(err, c->out ? "--out belongs to --select esft" : "--select esft needs --out");
     }
@@ -183,11 +305,20 @@ static bool check_options(const struct run_config *c, struct error *err)
 
 enum status command_experts(struct options *o, struct output *io, struct error *err)
 {
-    struct experts x = {.o = o, .io = io};
+    struct experts x = {.o = o,
+                        .io = io,
+                        .result = {.model = o->config.model,
+                                   .base = o->config.base,
+                                   .score = o->config.tuning_options.esft_score}};
     if (!check_options(&o->config, err)) return STATUS_USAGE;
     const bool ok =
         (o->config.from_log ? from_log : on_data)(&x, err) && choose(&x, err) && report(&x, err);
-    expert_usage_close(&x.usage);
-    esft_selection_close(&x.selection);
+    comparison_close(&x.result.comparison);
+    model_close(&x.base);
+    model_close(&x.model);
+    mem_free(x.result.weights);
+    mem_free(x.result.point);
+    expert_usage_close(&x.result.usage);
+    esft_selection_close(&x.result.selection);
     return ok ? STATUS_DONE : STATUS_FAILED;
 }

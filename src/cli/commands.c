@@ -62,9 +62,12 @@ const struct command_row commands[COMMAND_COUNT] = {
                        "  moetune bench --config bench/olmoe-slice.json --tokens 4096 --json\n",
                        command_bench},
     [COMMAND_EXPERTS] =
-        {"experts", "how much each expert is used, and which of them ESFT would train",
-         "--model DIR --data FILE... | --from-log DIR [--select esft --out FILE]",
+        {"experts",
+         "what the experts do: use, pruning study, drift from a base, likeness; ESFT's choice",
+         "--model DIR --data FILE... | --from-log DIR [--option value]",
          "  moetune experts --model OLMoE-1B-7B-0924 --data train.jsonl --json\n"
+         "  moetune experts --model base --data test.jsonl --prune both --charts experts.html\n"
+         "  moetune experts --model run/model --base base --data test.jsonl --correlation both\n"
          "  moetune experts --model base --data train.jsonl --select esft --out expert_cfg.json\n"
          "  moetune experts --select esft --from-log scores --score gate --top-p 0.1 --out "
          "cfg.json\n",

@@ -33,6 +33,8 @@ struct texts { // the values of a list option
 };
 
 enum expert_select { SELECT_NONE, SELECT_ESFT };
+enum expert_prune { PRUNE_NOT, PRUNE_LEAST_USED, PRUNE_MOST_USED, PRUNE_BOTH };
+enum correlation { CORRELATION_NOT, CORRELATION_WEIGHTS, CORRELATION_OUTPUTS, CORRELATION_BOTH };
 enum eval_task { EVAL_LOSS, EVAL_EXACT };
 enum master_weights { MASTERS_F32, MASTERS_NONE };
 enum export_choice { EXPORT_LAST, EXPORT_BEST };
@@ -44,13 +46,17 @@ struct run_config {
     const char *config; // a YAML file; for init and bench a model's config.json
     const char *model, *adapter, *out, *template, *routing, *tuning, *prompt, *batch, *predictions;
     const char *from_log;
-    const char *file; // tokenize: the one positional argument
+    const char *base, *prune_at, *csv, *charts; // experts
+    const char *file;                           // tokenize: the one positional argument
     struct texts data, validation, routings, tunings;
     double validation_fraction;
-    int dtype;    // enum dtype
-    int products; // enum cpu_products
-    int task;     // enum eval_task
-    int select;   // enum expert_select
+    int dtype;       // enum dtype
+    int products;    // enum cpu_products
+    int task;        // enum eval_task
+    int select;      // enum expert_select
+    int prune;       // enum expert_prune
+    int correlation; // enum correlation
+    int64_t correlation_tokens;
     int64_t threads, seed, examples, tokens, shard_mb;
     int export;    // enum export_choice
     int telemetry; // enum bench_telemetry

@@ -3,10 +3,16 @@
 
 #include <inttypes.h>
 
+struct counting {
+    struct usage_counter counter;
+    const struct usage_observer *observer;
+};
+
 static void add_route(void *user, int64_t layer, struct tensor z, const struct route *r)
 {
-    (void)z;
-    usage_counter_add(user, layer, r->expert, r->weight);
+    const struct counting *c = user;
+    usage_counter_add(&c->counter, layer, r->expert, r->weight);
+    if (c->observer) c->observer->route(c->observer->user, layer, z, r);
 }
 
 static bool run(int64_t *seen, struct model *m, const struct dataset *d, struct packing *p,
@@ -17,6 +23,7 @@ static bool run(int64_t *seen, struct model *m, const struct dataset *d, struct 
     *seen = 0;
     for (int64_t i = 0; i < p->count && (!o->tokens || *seen < o->tokens); i++) {
         packing_batch(p, d, i, &b);
+        if (o->observer) o->observer->batch(o->observer->user, &b);
         model_forward(m, &b, NULL, false);
         *seen += b.n;
         if (l && l->progress && !l->progress(l->user, i + 1, p->count)) break;
@@ -40,12 +47,13 @@ bool usage_on_data(struct expert_usage *u, int64_t *seen, struct model *m, const
         memory || fail(err, "no memory for the use of %" PRId64 " x %" PRId64 " experts", L, E);
     ok = ok && expert_usage_open(u, L, E, err);
     if (ok) {
-        struct usage_counter c = {ops, tensor_2d(memory, DTYPE_F64, L, E),
-                                  tensor_2d(memory + bytes, DTYPE_F64, L, E)};
+        struct counting c = {
+            {ops, tensor_2d(memory, DTYPE_F64, L, E), tensor_2d(memory + bytes, DTYPE_F64, L, E)},
+            o->observer};
         m->watcher = (struct route_watcher){&c, add_route};
         ok = run(seen, m, d, &p, o, l, err);
         m->watcher = (struct route_watcher){0};
-        usage_counter_take(u, &c);
+        usage_counter_take(u, &c.counter);
     }
     if (memory) ops->release(memory, 2 * bytes);
     packing_free(&p);
