@@ -34,6 +34,7 @@ bool experts_in(const struct experts_result *x,
 struct layer_value {
     const char *name, *help;
     double (*get)(const struct experts_result *x, int64_t layer); // NaN: not known
+    bool of_base;                                                 // the value before, of the base
 };
 extern const struct layer_value layer_values[]; // ends with a NULL name
 extern const char *const prune_order_names[];   // by enum prune_order

@@ -144,18 +144,25 @@ static void put_usage_table(struct page *p)
              "those beyond 95 %.</p>\n");
 }
 
-// A chart for each value that is known.
+// A line of a value's chart; false: it is not known.
+static bool take_value(struct page *p, const struct layer_value *v, int line)
+{
+    bool known = false;
+    for (int64_t i = 0; i < p->layers; i++) {
+        p->y[line][i] = v->get(p->x, p->layer[i]);
+        known |= isfinite(p->y[line][i]);
+    }
+    return known;
+}
+
+// A chart for each value that is known, with the base's in the same one.
 static void put_values(struct page *p)
 {
     bool any = false;
     for (const struct layer_value *v = layer_values; v->name; v++) {
-        const char *const name[2] = {v->name, NULL};
-        bool known = false;
-        for (int64_t i = 0; i < p->layers; i++) {
-            p->y[0][i] = v->get(p->x, p->layer[i]);
-            known |= isfinite(p->y[0][i]);
-        }
-        if (!known) continue;
+        const char *name[2] = {p->x->model, NULL};
+        if (v->of_base || !take_value(p, v, 0)) continue;
+        if (v[1].of_base && take_value(p, v + 1, 1)) name[1] = p->x->base;
         if (!any) html_raw(&p->h, "<h2>Drift and likeness</h2>\n<div class=\"charts\">\n");
         any = true;
         put_lines(p, v->help, v->help, v->name, name);

@@ -90,15 +90,15 @@ static double outputs_kept(const struct experts_result *x, int64_t layer)
 }
 
 const struct layer_value layer_values[] = {
-    {"kl", "KL(base || model) of the router", kl},
-    {"changed", "share of changed choices", changed},
-    {"weights_cosine", "cosine of experts' weights", weights_own},
-    {"base_weights_cosine", "the same in the base", weights_base},
-    {"weights_kept", "cosine of an expert's weights with the base's", weights_kept},
-    {"outputs_cosine", "cosine of experts' outputs", outputs_own},
-    {"base_outputs_cosine", "the same in the base", outputs_base},
-    {"outputs_kept", "cosine of an expert's outputs with the base's", outputs_kept},
-    {NULL, NULL, NULL},
+    {"kl", "Drift of the router: KL(base || model)", kl, false},
+    {"changed", "Share of changed choices", changed, false},
+    {"weights_cosine", "Cosine of two experts' weights", weights_own, false},
+    {"base_weights_cosine", "Cosine of two experts' weights", weights_base, true},
+    {"weights_kept", "Cosine of an expert's weights with the base's", weights_kept, false},
+    {"outputs_cosine", "Cosine of two experts' outputs", outputs_own, false},
+    {"base_outputs_cosine", "Cosine of two experts' outputs", outputs_base, true},
+    {"outputs_kept", "Cosine of an expert's outputs with the base's", outputs_kept, false},
+    {NULL, NULL, NULL, false},
 };
 
 static bool any_of(const struct experts_result *x, const struct layer_value *v)

@@ -46,7 +46,7 @@ struct run_config {
     const char *config; // a YAML file; for init and bench a model's config.json
     const char *model, *adapter, *out, *template, *routing, *tuning, *prompt, *batch, *predictions;
     const char *from_log;
-    const char *base, *prune_at, *csv, *charts; // experts
+    const char *base, *prune_at, *csv, *charts; // experts, and csv of report
     const char *file;                           // tokenize: the one positional argument
     struct texts data, validation, routings, tunings;
     double validation_fraction;
@@ -66,7 +66,7 @@ struct run_config {
     int states;  // enum state_type
     int masters; // enum master_weights
     bool fused_backward, offload_states;
-    const char *run, *csv; // a run's folder; where its numbers go as CSV
+    const char *run; // a run's folder
     bool report, tensorboard;
     int64_t report_samples, port;
     struct dataset_options dataset;

@@ -48,7 +48,7 @@ static enum status run(const char *more, FILE *result, struct error *err)
                         .status = null,
                         .quiet = true,
                         .json = result != NULL};
-    buf_printf(&line, "--model %s --data %s --dtype f32 --batch-tokens 50 --tokens 0 ",
+    buf_printf(&line, "--model %s --data %s --dtype f32 --batch-tokens 100 --tokens 0 ",
                in("experts", "tuned"), in("experts", "data.jsonl"));
     put_options(&line, more);
     check_ok(pairs_options(&o, COMMAND_EXPERTS, line.data, err), err);
