@@ -120,7 +120,8 @@ static const struct option rows[] = {
      .help = "port on 127.0.0.1, which this machine alone can reach; 0: any that is free",
      .unit = "N", .max = 65535},
     {"report", OPTION_BOOL, GROUP_OUTPUT, TRAIN, FIELD(report), "true",
-     .help = "write report.html into --out at the end: one page that shows what the run did"},
+     .help = "at the end, measure which weights moved (changes.json) and write report.html into --out: one "
+             "page that shows what the run did"},
     {"report-samples", OPTION_INT, GROUP_OUTPUT, TRAIN, FIELD(report_samples), "0",
      .help = "greedy answers of the result to examples of --validation (or --data) for that page",
      .unit = "N", .max = 100},

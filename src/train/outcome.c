@@ -18,7 +18,8 @@ double monotonic_now(void)
 bool outcome_clear(const char *out, struct error *err)
 {
     char path[4096];
-    return path_join(path, sizeof path, out, "result.json", err) && dir_remove(path, err);
+    return path_join(path, sizeof path, out, "result.json", err) && dir_remove(path, err) &&
+           path_join(path, sizeof path, out, "changes.json", err) && dir_remove(path, err);
 }
 
 static void set_real(json_t *o, const char *name, double x)

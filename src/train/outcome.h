@@ -5,8 +5,8 @@
 
 double monotonic_now(void); // seconds
 
-// result.json: how it ended. Removed while a run goes on, so that a folder without it and without a lock is one
-// whose run was killed. why: the error of a run that failed.
+// result.json: how it ended. Removed while a run goes on (and changes.json, which is made at the end), so that a folder
+// without it and without a lock is one whose run was killed.
 bool outcome_clear(const char *out, struct error *err);
 bool outcome_write(const char *out, const struct train_result *r, bool ok, struct error *err);
 

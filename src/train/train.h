@@ -90,6 +90,7 @@ struct run {
     bool export_best; // export the weights of the lowest eval_loss instead of the last
     bool merge;       // the result is a model's folder also where the tuning makes an adapter
     bool resume, overwrite;
+    bool changes; // at the end, say which weights moved (changes.json): reads all that learnt once
     // JSON object texts. options: all resolved options, saved as run.json. deciding: those that decide
     // the result, by name; a resume where one differs is refused by that name. NULL: none.
     const char *options, *deciding;

@@ -381,7 +381,7 @@ static bool train(struct trainer *t, struct train_result *result, struct error *
         return true;
     }
     return trainer_export(t, result->exported, sizeof result->exported, err) &&
-           changes_write(&t->model, t->run->out, err);
+           (!t->run->changes || changes_write(&t->model, t->run->out, err));
 }
 
 bool trainer_run(struct trainer *t, struct train_result *result, struct error *err)

@@ -52,6 +52,7 @@ says_not topk/report.html '<script'
 [ "$(grep -c '"experts":{"load":' topk/metrics.jsonl)" = 6 ] || complain "not every step has its experts' load"
 
 run none --model base --no-report --no-eval-first --validation data.jsonl
+[ -e none/changes.json ] && complain "changes.json in spite of --no-report"
 [ -e none/report.html ] && complain "a report in spite of --no-report"
 says_not none/metrics.jsonl eval_loss_before
 

@@ -126,6 +126,7 @@ static inline void toy_open(struct toy *t)
                           .n_stages = 1,
                           .data = &t->data,
                           .keep_last = 2,
+                          .changes = true,
                           .options = "{\"lr\": 0.005}\n",
                           .deciding = "{\"lr\": 0.005}"};
 }
