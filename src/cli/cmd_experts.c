@@ -24,12 +24,13 @@ struct experts {
     struct usage_options how;
     struct usage_observer observer;
     struct progress progress;
+    char pass[64]; // what the pass over the data is for
 };
 
 static bool count(void *user, int64_t done, int64_t of)
 {
     struct experts *x = user;
-    progress_show(&x->progress, done, of, NULL);
+    progress_show(&x->progress, done, of, *x->pass ? x->pass : NULL);
     return true;
 }
 
@@ -125,6 +126,8 @@ static bool prune_order(struct experts *x, struct pruning *p, enum prune_order o
         *out = (struct prune_point){.order = order,
                                     .percent = x->percent[i],
                                     .dropped = prune_count(x->percent[i], r->usage.experts)};
+        snprintf(x->pass, sizeof x->pass, "without the %s used %g %%", prune_order_names[order],
+                 x->percent[i]);
         const struct prune_point *same = measured(r, out);
         if (same) {
             out->loss = same->loss;

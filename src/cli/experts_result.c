@@ -37,56 +37,51 @@ bool experts_in(const struct experts_result *x, int64_t layer)
     return expert_usage_slots(&x->usage, layer) > 0;
 }
 
-static const struct layer_comparison *compared(const struct experts_result *x, int64_t layer)
-{
-    static const struct layer_comparison none = {0, NAN, NAN, {NAN, NAN, NAN}};
-    return x->comparison.layer ? &x->comparison.layer[layer] : &none;
-}
-
-static const struct similarity *weights_of(const struct experts_result *x, int64_t layer)
-{
-    static const struct similarity none = {NAN, NAN, NAN};
-    return x->weights ? &x->weights[layer] : &none;
-}
+static const double unknown = (double)NAN;
 
 static double kl(const struct experts_result *x, int64_t layer)
 {
-    return compared(x, layer)->kl;
+    const struct layer_comparison *c = x->comparison.layer;
+    return c ? c[layer].kl : unknown;
 }
 
 static double changed(const struct experts_result *x, int64_t layer)
 {
-    return compared(x, layer)->changed;
+    const struct layer_comparison *c = x->comparison.layer;
+    return c ? c[layer].changed : unknown;
 }
 
 static double weights_own(const struct experts_result *x, int64_t layer)
 {
-    return weights_of(x, layer)->own;
+    return x->weights ? x->weights[layer].own : unknown;
 }
 
 static double weights_base(const struct experts_result *x, int64_t layer)
 {
-    return weights_of(x, layer)->base;
+    return x->weights ? x->weights[layer].base : unknown;
 }
 
 static double weights_kept(const struct experts_result *x, int64_t layer)
 {
-    return weights_of(x, layer)->kept;
+    return x->weights ? x->weights[layer].kept : unknown;
 }
 
 static double outputs_own(const struct experts_result *x, int64_t layer)
 {
-    return compared(x, layer)->outputs.own;
+    const struct layer_comparison *c = x->comparison.layer;
+    return c ? c[layer].outputs.own : unknown;
 }
 
 static double outputs_base(const struct experts_result *x, int64_t layer)
 {
-    return compared(x, layer)->outputs.base;
+    const struct layer_comparison *c = x->comparison.layer;
+    return c ? c[layer].outputs.base : unknown;
 }
 
 static double outputs_kept(const struct experts_result *x, int64_t layer)
 {
-    return compared(x, layer)->outputs.kept;
+    const struct layer_comparison *c = x->comparison.layer;
+    return c ? c[layer].outputs.kept : unknown;
 }
 
 const struct layer_value layer_values[] = {
