@@ -45,7 +45,7 @@ static bool from_log(struct experts *x, struct error *err)
 
 static bool asks(const struct run_config *c, enum correlation what)
 {
-    return c->correlation == CORRELATION_BOTH || c->correlation == (int)what;
+    return c->experts.correlation == CORRELATION_BOTH || c->experts.correlation == (int)what;
 }
 
 static bool open_model(struct model *m, struct options *o, int64_t max_tokens, struct error *err)
@@ -61,7 +61,7 @@ static bool open_base(struct experts *x, int64_t max_tokens, struct error *err)
 {
     struct options base = *x->o, usual;
     options_defaults(&usual, x->o->command);
-    base.config.model = x->o->config.base;
+    base.config.model = x->o->config.experts.base;
     base.config.adapter = NULL;
     base.config.routing = usual.config.routing;
     base.config.routing_options = usual.config.routing_options;
@@ -78,7 +78,7 @@ static bool open_base(struct experts *x, int64_t max_tokens, struct error *err)
 // "0,10,20" -> percents, ascending. Of those that were not asked for, as many as leave enough experts.
 static bool read_percents(struct experts *x, const struct model_config *c, struct error *err)
 {
-    const char *list = x->o->config.prune_at;
+    const char *list = x->o->config.experts.prune_at;
     double last = -1;
     for (const char *p = list; *p; p++) {
         char word[32];
@@ -143,7 +143,7 @@ static bool prune_order(struct experts *x, struct pruning *p, enum prune_order o
 
 static bool prune(struct experts *x, const struct dataset *data, struct error *err)
 {
-    const int what = x->o->config.prune;
+    const int what = x->o->config.experts.prune;
     struct experts_result *r = &x->result;
     struct pruning p;
     if (what == PRUNE_NOT) return true;
@@ -160,8 +160,8 @@ static bool prune(struct experts *x, const struct dataset *data, struct error *e
 static bool open_comparison(struct experts *x, struct error *err)
 {
     const struct run_config *c = &x->o->config;
-    struct model *base = c->base ? &x->base : NULL;
-    const int64_t tokens = asks(c, CORRELATION_OUTPUTS) ? c->correlation_tokens : 0;
+    struct model *base = c->experts.base ? &x->base : NULL;
+    const int64_t tokens = asks(c, CORRELATION_OUTPUTS) ? c->experts.correlation_tokens : 0;
     if (!base && !tokens) return true;
     if (!comparison_open(&x->result.comparison, &x->model, base, tokens, err)) return false;
     x->observer = comparison_observer(&x->result.comparison);
@@ -179,8 +179,8 @@ static bool weigh(struct experts *x, struct error *err)
     if (!r->weights) return fail(err, "no memory for %" PRId64 " layers", c->n_layers);
     for (int64_t l = 0; ok && l < c->n_layers; l++) {
         if (!c->moe_layer[l]) continue;
-        ok = similarity_of_weights(&r->weights[l], &x->model, x->o->config.base ? &x->base : NULL,
-                                   l, err);
+        ok = similarity_of_weights(&r->weights[l], &x->model,
+                                   x->o->config.experts.base ? &x->base : NULL, l, err);
         progress_show(&x->progress, l + 1, c->n_layers, "weights");
     }
     return ok;
@@ -208,9 +208,9 @@ static bool check_shapes(struct experts *x, const struct model_config *c, struct
     const struct family *family;
     struct model_config base;
     if (!routing_layers(c)) return fail(err, "%s: the model has no experts", r->model);
-    if (r->prune != PRUNE_NOT && !read_percents(x, c, err)) return false;
-    return !r->base || (family_read_config(&family, &base, r->base, err) &&
-                        models_comparable(c, r->model, &base, r->base, err));
+    if (r->experts.prune != PRUNE_NOT && !read_percents(x, c, err)) return false;
+    return !r->experts.base || (family_read_config(&family, &base, r->experts.base, err) &&
+                                models_comparable(c, r->model, &base, r->experts.base, err));
 }
 
 static bool use_model(struct experts *x, const struct text_setup *text, struct error *err)
@@ -227,7 +227,7 @@ static bool use_model(struct experts *x, const struct text_setup *text, struct e
     };
     const int64_t most = data.n_tokens < x->how.batch_tokens ? data.n_tokens : x->how.batch_tokens;
     const bool ok = open_model(&x->model, x->o, most, err) &&
-                    (!c->base || open_base(x, most, err)) && study(x, &data, err);
+                    (!c->experts.base || open_base(x, most, err)) && study(x, &data, err);
     progress_end(&x->progress);
     dataset_close(&data);
     return ok;
@@ -276,8 +276,8 @@ static bool report(struct experts *x, struct error *err)
     const struct experts_result *r = &x->result;
     if (!check_scores(r, err) || !experts_print(r, x->io->people, err)) return false;
     if (x->io->json && !experts_json(r, x->io, err)) return false;
-    if (c->csv && !experts_csv(r, c->csv, err)) return false;
-    if (c->charts && !experts_page(r, c->charts, err)) return false;
+    if (c->experts.csv && !experts_csv(r, c->experts.csv, err)) return false;
+    if (c->experts.charts && !experts_page(r, c->experts.charts, err)) return false;
     if (r->selection.layers && !x->io->quiet) {
         fprintf(x->io->status, "%" PRId64 " experts chosen: %s\n",
                 esft_selection_total(&r->selection), c->out);
@@ -293,10 +293,10 @@ static bool check_options(const struct run_config *c, struct error *err)
     if (!c->from_log && (!c->model || !c->data.count)) {
         return fail(err, "experts needs --model and --data, or --from-log");
     }
-    const char *with_data = c->base                             ? "--base"
-                            : c->prune != PRUNE_NOT             ? "--prune"
-                            : c->correlation != CORRELATION_NOT ? "--correlation"
-                                                                : NULL;
+    const char *with_data = c->experts.base                             ? "--base"
+                            : c->experts.prune != PRUNE_NOT             ? "--prune"
+                            : c->experts.correlation != CORRELATION_NOT ? "--correlation"
+                                                                        : NULL;
     if (c->from_log && with_data) {
         return fail(err, "%s needs --model and --data, not --from-log", with_data);
     }
@@ -311,7 +311,7 @@ enum status command_experts(struct options *o, struct output *io, struct error *
     struct experts x = {.o = o,
                         .io = io,
                         .result = {.model = o->config.model,
-                                   .base = o->config.base,
+                                   .base = o->config.experts.base,
                                    .score = o->config.tuning_options.esft_score}};
     if (!check_options(&o->config, err)) return STATUS_USAGE;
     const bool ok =

@@ -46,17 +46,13 @@ struct run_config {
     const char *config; // a YAML file; for init and bench a model's config.json
     const char *model, *adapter, *out, *template, *routing, *tuning, *prompt, *batch, *predictions;
     const char *from_log;
-    const char *base, *prune_at, *csv, *charts; // experts, and csv of report
-    const char *file;                           // tokenize: the one positional argument
+    const char *file; // tokenize: the one positional argument
     struct texts data, validation, routings, tunings;
     double validation_fraction;
-    int dtype;       // enum dtype
-    int products;    // enum cpu_products
-    int task;        // enum eval_task
-    int select;      // enum expert_select
-    int prune;       // enum expert_prune
-    int correlation; // enum correlation
-    int64_t correlation_tokens;
+    int dtype;    // enum dtype
+    int products; // enum cpu_products
+    int task;     // enum eval_task
+    int select;   // enum expert_select
     int64_t threads, seed, examples, tokens, shard_mb;
     int export;    // enum export_choice
     int telemetry; // enum bench_telemetry
@@ -66,7 +62,7 @@ struct run_config {
     int states;  // enum state_type
     int masters; // enum master_weights
     bool fused_backward, offload_states;
-    const char *run; // a run's folder
+    const char *run, *csv; // a run's folder; where report writes its numbers as CSV
     bool report, tensorboard;
     int64_t report_samples, port;
     struct dataset_options dataset;
@@ -75,6 +71,12 @@ struct run_config {
     struct tuning_options tuning_options;
     int64_t max_new_tokens, top_k;
     double temperature, top_p;
+    struct { // of the command experts
+        const char *base, *prune_at, *csv, *charts;
+        int prune;       // enum expert_prune
+        int correlation; // enum correlation
+        int64_t correlation_tokens;
+    } experts;
 };
 
 enum option_type {

@@ -127,19 +127,19 @@ static const struct option rows[] = {
     {"score", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(tuning_options.esft_score), "token",
      .help = "by the share of tokens that they get, or of the gates' mass: what is chosen, printed and pruned",
      .choices = esft_scores},
-    {"prune", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(prune), "none",
+    {"prune", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(experts.prune), "none",
      .help = "loss and accuracy without some of each layer's experts, the router restricted to the rest: without "
              "the least used, the most used, or each in turn; a pass over the data for each share",
      .choices = prunes},
-    {"prune-at", OPTION_TEXT, GROUP_GENERATION, EXPERTS, FIELD(prune_at), "0,10,20,30,40,50,60,70,80,90",
+    {"prune-at", OPTION_TEXT, GROUP_GENERATION, EXPERTS, FIELD(experts.prune_at), "0,10,20,30,40,50,60,70,80,90",
      .help = "shares of a layer's experts to drop, rounded down to whole experts; the default ends where a "
              "token could not take its K any more",
      .unit = "PERCENT,..."},
-    {"correlation", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(correlation), "none",
+    {"correlation", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(experts.correlation), "none",
      .help = "how alike a layer's experts are, as mean cosines: of their weights, of their outputs for the same "
              "tokens; with --base also there, and each expert with itself",
      .choices = correlations},
-    {"correlation-tokens", OPTION_INT, GROUP_GENERATION, EXPERTS, FIELD(correlation_tokens), "256",
+    {"correlation-tokens", OPTION_INT, GROUP_GENERATION, EXPERTS, FIELD(experts.correlation_tokens), "256",
      .help = "tokens whose outputs are compared; each runs every expert",
      .unit = "N", .min = 1, .max = 1e9},
     {"top-p", OPTION_REAL, GROUP_GENERATION, EXPERTS, FIELD(tuning_options.esft_top_p), "0.2",
