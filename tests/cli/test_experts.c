@@ -5,6 +5,8 @@
 
 #include "cli/experts.h"
 
+#include <unistd.h>
+
 static const char *const models[] = {"olmoe", "qwen-norm"};
 enum { MODELS = 2, TOKENS = 1 << 20 };
 static const double limit = 1e-5;
@@ -38,24 +40,30 @@ static void put_options(struct buf *b, const char *args)
     }
 }
 
-static enum status run(const char *more, FILE *result, struct error *err)
+static enum status command(const char *line, FILE *result, struct error *err)
 {
     struct options o;
-    struct buf line = {0};
     FILE *null = fopen("/dev/null", "w");
     struct output io = {.result = result ? result : null,
                         .people = null,
                         .status = null,
                         .quiet = true,
                         .json = result != NULL};
-    buf_printf(&line, "--model %s --data %s --dtype f32 --batch-tokens 100 --tokens 0 ",
-               in("experts", "tuned"), in("experts", "data.jsonl"));
-    put_options(&line, more);
-    check_ok(pairs_options(&o, COMMAND_EXPERTS, line.data, err), err);
-    buf_free(&line);
+    check_ok(pairs_options(&o, COMMAND_EXPERTS, line, err), err);
     const enum status status = command_experts(&o, &io, err);
     options_close(&o);
     fclose(null);
+    return status;
+}
+
+static enum status run(const char *more, FILE *result, struct error *err)
+{
+    struct buf line = {0};
+    buf_printf(&line, "--model %s --data %s --dtype f32 --batch-tokens 100 --tokens 0 ",
+               in("experts", "tuned"), in("experts", "data.jsonl"));
+    put_options(&line, more);
+    const enum status status = command(line.data, result, err);
+    buf_free(&line);
     return status;
 }
 
@@ -221,6 +229,65 @@ static void a_model_beside_itself(void **state)
     fclose(f);
 }
 
+static void train_adapter(const char *tuning)
+{
+    struct options o;
+    struct job j;
+    struct train_result r;
+    struct error err = {0};
+    char line[512];
+    snprintf(line, sizeof line,
+             "--model base --data base/data.jsonl --dtype f32 --tuning %s --lora-rank 3 --out run "
+             "--overwrite --batch-tokens 60 --lr 5e-2 --max-steps 4 --threads 1",
+             tuning);
+    check_ok(pairs_options(&o, COMMAND_TRAIN, line, &err), &err);
+    check_ok(job_open(&j, &o, "run", NULL, &err) && trainer_run(j.trainer, &r, &err), &err);
+    job_close(&j);
+    options_close(&o);
+}
+
+// A model with an adapter and the two folded into one have the same figures.
+static void an_adapter_counts_as_merged(void **state)
+{
+    (void)state;
+    static const char *const adapters[] = {"lora", "dora"};
+    static const char usual[] = "--data base/data.jsonl --dtype f32 --batch-tokens 60 --prune most "
+                                "--base base --correlation both";
+    struct toy t;
+    toy_open(&t);
+    pairs_write_data(&t);
+    assert_int_equal(chdir(toy_path(t.base, "..")), 0);
+    for (int i = 0; i < 2; i++) {
+        struct error err = {0};
+        char line[512], *text[2] = {NULL, NULL};
+        size_t size[2] = {0};
+        FILE *f[2] = {tmpfile(), tmpfile()};
+        train_adapter(adapters[i]);
+        check_ok(dir_remove("merged", &err), &err);
+        pairs_merge("--model base --adapter run/adapter --out merged");
+        snprintf(line, sizeof line, "--model base --adapter run/adapter %s", usual);
+        check_ok(command(line, f[0], &err) == STATUS_DONE, &err);
+        snprintf(line, sizeof line, "--model merged %s", usual);
+        check_ok(command(line, f[1], &err) == STATUS_DONE, &err);
+        rewind(f[0]), rewind(f[1]);
+        int lines = 0;
+        while (getline(&text[0], &size[0], f[0]) > 0 && getline(&text[1], &size[1], f[1]) > 0) {
+            json_t *a = json_loads(text[0], 0, NULL), *b = json_loads(text[1], 0, NULL);
+            json_object_del(b, "prune");
+            check_object(adapters[i], a, b);
+            const json_t *kept = json_object_get(a, "weights_kept");
+            if (!lines) assert_true(json_number_value(kept) < 0.9999); // something moved
+            lines++;
+            json_decref(a);
+            json_decref(b);
+        }
+        assert_true(lines > 2);
+        free(text[0]), free(text[1]); // getline's own allocations
+        fclose(f[0]), fclose(f[1]);
+    }
+    toy_close(&t);
+}
+
 static void what_does_not_go_is_refused(void **state)
 {
     (void)state;
@@ -255,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_are_those_of_transformers),
         cmocka_unit_test(a_model_beside_itself),
+        cmocka_unit_test(an_adapter_counts_as_merged),
         cmocka_unit_test(what_does_not_go_is_refused),
     };
     cpu_configure(1, CPU_PRODUCTS_AUTO);
