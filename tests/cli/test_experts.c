@@ -288,6 +288,41 @@ static void an_adapter_counts_as_merged(void **state)
     toy_close(&t);
 }
 
+// The n-th allocation fails, for every n: an error each time, and at last all is there.
+static void no_memory_is_an_error(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct options o;
+    char line[2048];
+    const char *dir = test_dir();
+    FILE *null = fopen("/dev/null", "w");
+    struct output io = {
+        .result = null, .people = null, .status = null, .quiet = true, .json = true};
+    snprintf(model_name, sizeof model_name, "olmoe");
+    snprintf(line, sizeof line,
+             "--model %s --base %s --data %s --dtype f32 --limit 3 --prune most --prune-at 0,30 "
+             "--correlation both --csv %s/a.csv --charts %s/a.html",
+             in("experts", "tuned"), in("routing", "v5"), in("experts", "data.jsonl"), dir, dir);
+    check_ok(pairs_options(&o, COMMAND_EXPERTS, line, &err), &err);
+    int64_t failures = 0;
+    for (int64_t n = 1;; n++) {
+        const int64_t before = mem_count();
+        mem_fail_at(n, false);
+        const enum status status = command_experts(&o, &io, &err);
+        const bool reached = mem_count() - before >= n;
+        mem_fail_at(0, false);
+        if (!reached) { // nothing failed
+            check_ok(status == STATUS_DONE, &err);
+            break;
+        }
+        failures += status != STATUS_DONE;
+    }
+    assert_true(failures > 100);
+    options_close(&o);
+    fclose(null);
+}
+
 static void what_does_not_go_is_refused(void **state)
 {
     (void)state;
@@ -323,6 +358,7 @@ int main(void)
         cmocka_unit_test(figures_are_those_of_transformers),
         cmocka_unit_test(a_model_beside_itself),
         cmocka_unit_test(an_adapter_counts_as_merged),
+        cmocka_unit_test(no_memory_is_an_error),
         cmocka_unit_test(what_does_not_go_is_refused),
     };
     cpu_configure(1, CPU_PRODUCTS_AUTO);
