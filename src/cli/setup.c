@@ -3,9 +3,11 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "io/model_template.h"
 #include "model/families.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 void setup_machine(const struct options *o)
 {
@@ -95,6 +97,23 @@ enum status setup_check(const struct options *o, struct error *err)
     return STATUS_DONE;
 }
 
+// The template that was asked for; else the model's own, where it has one; else plain, and for a prompt none.
+static bool open_chat(struct text_setup *t, const struct options *o, struct error *err)
+{
+    const char *name = o->config.template, *dir = o->config.model;
+    const bool prompt = o->command == COMMAND_GENERATE;
+    bool found = false;
+    if (!option_find(o->command, "template")) return true;
+    if (!name && t->tokenizer && !model_template_exists(&found, dir, err)) return false;
+    if (!name) name = found ? "model" : prompt ? "raw" : "plain";
+    if (prompt && strcmp(name, "raw") == 0) return true;
+    t->chat = chat_template_find(name, err);
+    if (!t->chat || !t->chat->own) return t->chat != NULL;
+    if (!t->tokenizer) return fail(err, "%s: no tokenizer.json for the model's template", dir);
+    t->special.own = model_template_open(dir, t->tokenizer, err);
+    return t->special.own != NULL;
+}
+
 bool text_open(struct text_setup *t, const struct options *o, struct error *err)
 {
     const struct run_config *c = &o->config;
@@ -111,7 +130,7 @@ bool text_open(struct text_setup *t, const struct options *o, struct error *err)
         text_close(t);
         return false;
     }
-    if (c->template && !(t->chat = chat_template_find(c->template, err))) {
+    if (!open_chat(t, o, err)) {
         text_close(t);
         return false;
     }
@@ -120,6 +139,8 @@ bool text_open(struct text_setup *t, const struct options *o, struct error *err)
 
 void text_close(struct text_setup *t)
 {
+    model_template_close(t->special.own);
+    t->special.own = NULL;
     tokenizer_close(t->tokenizer);
     t->tokenizer = NULL;
 }
@@ -181,16 +202,20 @@ static bool add_stop(struct tokens *out, int32_t id)
     return tokens_add(out, id);
 }
 
-// The token that closes an assistant's turn is the last special segment of a conversation of one turn.
+// The token that closes an assistant's turn is the last special segment of a conversation of one turn. Not
+// every template of a model takes such a conversation.
 static bool add_closing(struct tokens *out, const struct text_setup *t, struct error *err)
 {
     static const struct message turns[] = {{.role = "user", .content = "x"},
                                            {.role = "assistant", .content = "y"}};
     struct segments s = {0};
     bool ok = t->chat->render(&s, turns, 2, &t->special, false, err);
+    if (!ok && t->chat->own) return true;
     for (int64_t i = 0; ok && i < s.count; i++) {
         if (!s.segment[i].special || !s.segment[i].answer) continue;
-        const int32_t id = tokenizer_id(t->tokenizer, s.segment[i].text);
+        char *text = s.segment[i].text;
+        text[strcspn(text, "\n")] = 0; // {% generation %} may take the line end in
+        const int32_t id = tokenizer_id(t->tokenizer, text);
         ok = id < 0 || add_stop(out, id) || fail(err, "no memory");
     }
     segments_free(&s);

@@ -54,10 +54,8 @@ static bool encode_chat(struct builder *b, struct error *err)
         return false;
     }
     set_loss(b);
-    const int64_t answer = segments_last_answer(s);
-    if (!segments_encode(s, 0, answer, b->t, &b->ids, &b->learn, err)) return false;
-    if (answer < s->count) b->prompt_count = b->ids.count;
-    return segments_encode(s, answer, s->count, b->t, &b->ids, &b->learn, err);
+    s->unguarded = b->o->special_text;
+    return segments_encode_all(s, b->t, &b->ids, &b->learn, &b->prompt_count, err);
 }
 
 // Every token of a text learns, and the eos behind it where there is one.
@@ -235,6 +233,7 @@ static bool add_example(struct builder *b, const char *text, size_t size, int64_
         return fail(err, "%s: %zu bytes, expected at most %d", where, size, EXAMPLE_LIMIT);
     }
     json_t *object = json_parse(text, size, where, err);
+    b->sample.any_turns = b->o->chat && b->o->chat->own;
     const bool ok = object && sample_parse(&b->sample, object, where, err) &&
                     encode(b, where, err) && append(b, line, where, err);
     json_decref(object);

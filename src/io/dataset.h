@@ -14,7 +14,8 @@ struct dataset_options {
     int64_t n_files;
     const struct chat_template *chat; // how messages become text
     struct special_tokens special;    // special_tokens_read
-    bool special_text;                // special tokens in `text` become their ids
+    bool
+        special_text; // special tokens in `text`, and in messages of the model's template, become ids
     enum loss_on loss_on;
     enum too_long too_long;
     int64_t max_length; // tokens of an example; 0: no limit

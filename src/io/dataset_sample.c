@@ -155,6 +155,16 @@ static bool parse_mask(int *mask, const json_t *turn, const char *where, struct 
     return true;
 }
 
+// A turn that the model's own template is given as it is.
+static bool parse_any_turn(struct sample *s, const json_t *turn, const char *where,
+                           struct error *err)
+{
+    const char *role = need_text(turn, "role", "messages", where, err);
+    const char *content = json_string_value(json_object_get(turn, "content"));
+    struct message m = {.role = role, .content = content ? content : "", .mask = -1, .json = turn};
+    return role && parse_mask(&m.mask, turn, where, err) && add_message(s, m, where, err);
+}
+
 static bool parse_turn(struct sample *s, const json_t *turn, const struct turns *f, size_t i,
                        const char *where, struct error *err)
 {
@@ -163,6 +173,7 @@ static bool parse_turn(struct sample *s, const json_t *turn, const struct turns 
     if (!json_is_object(turn)) {
         return fail(err, "%s: found %s, expected an object", place, type_name(turn));
     }
+    if (s->any_turns && f == &messages_turns) return parse_any_turn(s, turn, place, err);
     const char *from = need_text(turn, f->role, f->content, place, err);
     const char *content = from ? need_text(turn, f->content, f->role, place, err) : NULL;
     if (!content) return false;
@@ -187,6 +198,7 @@ static bool parse_turns(struct sample *s, const json_t *o, const struct turns *f
     for (size_t i = 0; i < json_array_size(list); i++) {
         if (!parse_turn(s, json_array_get(list, i), f, i, where, err)) return false;
     }
+    if (s->any_turns) s->message[0].conversation = o;
     return true;
 }
 

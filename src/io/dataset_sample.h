@@ -11,6 +11,8 @@ enum sample_kind { SAMPLE_CHAT, SAMPLE_TEXT, SAMPLE_IDS };
 
 // Reused from example to example. Texts point into the JSON value and live as long as it.
 struct sample {
+    bool
+        any_turns; // set before parsing: any role and content, for the model's own template to judge
     enum sample_kind kind;
     struct message *message; // SAMPLE_CHAT
     int64_t count, capacity;

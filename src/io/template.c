@@ -2,6 +2,8 @@
 // strings are those of the public definitions named above each. Knows no tokenizer.
 #include "io/template.h"
 
+#include "io/model_template.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -281,22 +283,54 @@ static bool deepseek_render(struct segments *out, const struct message *m, int64
     return pen_done(&p, "deepseek", err);
 }
 
+// Nothing between the turns.
+static bool raw_render(struct segments *out, const struct message *m, int64_t n,
+                       const struct special_tokens *s, bool generate, struct error *err)
+{
+    (void)generate;
+    struct pen p = {.out = out, .tokens = s, .message = -1};
+    if (s->add_bos) put_mark(&p, s->bos);
+    for (int64_t i = 0; i < n; i++) {
+        pen_turn(&p, m, i);
+        if (is_role(&m[i], "assistant")) {
+            put_answer_eos(&p, m[i].content);
+        } else {
+            put_content(&p, &m[i]);
+        }
+    }
+    return pen_done(&p, "raw", err);
+}
+
+static bool own_render(struct segments *out, const struct message *m, int64_t n,
+                       const struct special_tokens *s, bool generate, struct error *err)
+{
+    if (s->own) return model_template_render(s->own, out, m, n, generate, err);
+    return fail(err, "template model: the model's folder has no chat_template in "
+                     "tokenizer_config.json and no chat_template.jinja");
+}
+
 static const struct chat_template plain = {
     "plain",
-    "the texts alone, a line end after a prompt (none after `prompt`), eos after an answer",
+    "the texts alone, a line end after a prompt (none after `prompt`), eos after an answer", false,
     plain_render};
-static const struct chat_template alpaca = {"alpaca", "Stanford Alpaca's two prompts",
+static const struct chat_template alpaca = {"alpaca", "Stanford Alpaca's two prompts", false,
                                             alpaca_render};
 static const struct chat_template chatml = {"chatml", "<|im_start|>role ... <|im_end|>, as Qwen",
-                                            chatml_render};
+                                            false, chatml_render};
 static const struct chat_template tulu = {
-    "tulu", "<|user|> ... <|assistant|> ..., as OLMoE-Instruct", tulu_render};
+    "tulu", "<|user|> ... <|assistant|> ..., as OLMoE-Instruct", false, tulu_render};
 static const struct chat_template deepseek = {
-    "deepseek", "User: ... Assistant: ..., or <｜User｜> where the tokenizer has it",
+    "deepseek", "User: ... Assistant: ..., or <｜User｜> where the tokenizer has it", false,
     deepseek_render};
+static const struct chat_template raw = {
+    "raw", "the texts alone, nothing between them; generate: the prompt as it is", false,
+    raw_render};
+static const struct chat_template own = {
+    "model", "the model's own: chat_template in tokenizer_config.json, or chat_template.jinja",
+    true, own_render};
 
-const struct chat_template *const chat_templates[] = {&plain, &alpaca,   &chatml,
-                                                      &tulu,  &deepseek, NULL};
+const struct chat_template *const chat_templates[] = {&plain,    &alpaca, &chatml, &tulu,
+                                                      &deepseek, &raw,    &own,    NULL};
 
 const struct chat_template *chat_template_find(const char *name, struct error *err)
 {

@@ -99,10 +99,92 @@ static bool encode_segment(struct encoder *e, const struct segment *g, const str
     return add_learn(e->learn, 1, g->learn, err);
 }
 
+enum { FLAG_LEARN = 1, FLAG_LAST = 2 }; // of the last answer, or behind it
+
+// Segments [first, last) as one text with its marks, in one array: text, flags, guard.
+static bool gather(struct buf *out, const struct segments *s, int64_t first, int64_t last)
+{
+    const int64_t answer = segments_last_answer(s);
+    size_t size = 0, at = 0;
+    for (int64_t i = first; i < last; i++) {
+        size += strlen(s->segment[i].text);
+    }
+    if (size > SIZE_MAX / 4 || !buf_reserve(out, 3 * size)) return false;
+    for (int64_t i = first; i < last; i++) {
+        const struct segment *g = &s->segment[i];
+        const size_t n = strlen(g->text);
+        memcpy(out->data + at, g->text, n);
+        memset(out->data + size + at, (g->learn ? FLAG_LEARN : 0) | (i >= answer ? FLAG_LAST : 0),
+               n);
+        memset(out->data + 2 * size + at, s->unguarded ? 0 : g->guard, n);
+        at += n;
+    }
+    out->size = size;
+    return true;
+}
+
+// All ids at once, as of a text that nobody cut.
+static bool encode_whole(const struct segments *s, int64_t first, int64_t last,
+                         const struct tokenizer *t, struct tokens *ids, struct buf *flags,
+                         struct error *err)
+{
+    struct buf text = {0};
+    bool ok = gather(&text, s, first, last) || fail(err, "out of memory");
+    if (ok && text.size) {
+        const struct text_marks marks = {.flags = (const uint8_t *)text.data + text.size,
+                                         .guard = (const uint8_t *)text.data + 2 * text.size,
+                                         .written = s->written};
+        ok = tokenizer_encode_marked(t, text.data, text.size, &marks, ids, flags, err);
+    }
+    buf_free(&text);
+    return ok;
+}
+
+static bool append_learn(struct buf *learn, const struct buf *flags, struct error *err)
+{
+    for (size_t i = 0; learn && i < flags->size; i++) {
+        const char bit = flags->data[i] & FLAG_LEARN;
+        if (!buf_append(learn, &bit, 1)) return fail(err, "out of memory");
+    }
+    return true;
+}
+
+bool segments_encode_all(const struct segments *s, const struct tokenizer *t, struct tokens *ids,
+                         struct buf *learn, int64_t *prompt_count, struct error *err)
+{
+    const int64_t answer = segments_last_answer(s);
+    *prompt_count = -1;
+    if (!s->whole) {
+        if (!segments_encode(s, 0, answer, t, ids, learn, err)) return false;
+        if (answer < s->count) *prompt_count = ids->count;
+        return segments_encode(s, answer, s->count, t, ids, learn, err);
+    }
+    struct buf flags = {0};
+    const int64_t before = ids->count;
+    const bool ok =
+        encode_whole(s, 0, s->count, t, ids, &flags, err) && append_learn(learn, &flags, err);
+    if (ok && answer < s->count) {
+        size_t n = 0;
+        while (n < flags.size && !(flags.data[n] & FLAG_LAST)) {
+            n++;
+        }
+        *prompt_count = before + (int64_t)n;
+    }
+    buf_free(&flags);
+    return ok;
+}
+
 bool segments_encode(const struct segments *s, int64_t first, int64_t last,
                      const struct tokenizer *t, struct tokens *ids, struct buf *learn,
                      struct error *err)
 {
+    if (s->whole) {
+        struct buf flags = {0};
+        const bool done =
+            encode_whole(s, first, last, t, ids, &flags, err) && append_learn(learn, &flags, err);
+        buf_free(&flags);
+        return done;
+    }
     struct encoder e = {.t = t, .ids = ids, .learn = learn};
     for (int64_t i = 0; i < s->count; i++) {
         if (mark_id(&s->segment[i], t) >= 0) marks_add(&e.marks, s->segment[i].text);

@@ -83,14 +83,38 @@ void tokenizer_close(struct tokenizer *t)
     mem_free(t);
 }
 
+// The guard of a stretch of the marked text.
+static bool guard_of(struct added_guard *g, const struct encoder *e, const char *text, size_t size)
+{
+    *g = (struct added_guard){0};
+    if (!e->marks) return false;
+    g->of = e->marks->guard + (text - e->base);
+    g->written = e->marks->written;
+    return size > 0;
+}
+
+// The normalizer has moved bytes: what holds for one of them holds for all.
+static void guard_as_one(struct added_guard *g, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        g->all = g->of[i] > g->all ? g->of[i] : g->all;
+    }
+    g->of = NULL;
+}
+
 // A stretch between added tokens as written: normalize it, look for the others, encode the rest.
-static bool encode_between(struct encoder *e, const char *text, size_t size, bool at_start)
+bool stretch_encode(struct encoder *e, const char *text, size_t size, bool at_start)
 {
     char *owned = NULL;
     const int64_t base = e->ranges.count;
+    const size_t before_size = size;
+    struct added_guard guard;
+    const bool guarded = guard_of(&guard, e, text, size);
     bool ok = normalizer_run(&e->t->normalizer, &e->matcher, &text, &size, &owned, e->err);
-    ok = ok &&
-         (added_split(&e->t->added, true, text, size, e->special, &e->ranges) || no_memory(e->err));
+    if (owned && guarded) guard_as_one(&guard, before_size);
+    ok = ok && (added_split(&e->t->added, true, text, size, e->special, guarded ? &guard : NULL,
+                            &e->ranges) ||
+                no_memory(e->err));
     const int64_t end = e->ranges.count;
     for (int64_t i = base; ok && i < end; i++) {
         const struct range r = e->ranges.at[i];
@@ -107,33 +131,56 @@ static bool encode_between(struct encoder *e, const char *text, size_t size, boo
 
 static bool encode(struct encoder *e, const char *text, size_t size)
 {
-    if (!added_split(&e->t->added, false, text, size, e->special, &e->ranges))
+    struct added_guard guard;
+    const bool guarded = guard_of(&guard, e, text, size);
+    if (!added_split(&e->t->added, false, text, size, e->special, guarded ? &guard : NULL,
+                     &e->ranges))
         return no_memory(e->err);
     const int64_t end = e->ranges.count;
     for (int64_t i = 0; i < end; i++) {
         const struct range r = e->ranges.at[i];
+        const int64_t before = e->out->count;
         const bool ok = r.id >= 0
                             ? tokens_add(e->out, r.id) || no_memory(e->err)
-                            : encode_between(e, text + r.start, r.end - r.start, r.start == 0);
-        if (!ok) return false;
+                            : stretch_encode(e, text + r.start, r.end - r.start, r.start == 0);
+        if (!ok || (e->marks && !marks_assign(e, r.start, r.end, before, r.id >= 0))) return false;
     }
     return true;
+}
+
+static bool encode_valid(struct encoder *e, const char *text, size_t size)
+{
+    if (size > TOKENIZER_MAX_TEXT) {
+        return fail(e->err, "tokenizer: a text of %zu bytes, at most %d", size, TOKENIZER_MAX_TEXT);
+    }
+    const size_t valid = utf8_valid(text, size);
+    if (valid < size) return fail(e->err, "tokenizer: text is not valid UTF-8 at byte %zu", valid);
+    const bool ok = encode(e, text, size);
+    mem_free(e->ranges.at);
+    matcher_close(&e->matcher);
+    bpe_scratch_free(&e->scratch);
+    return ok;
 }
 
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, bool special,
                       struct tokens *out, struct error *err)
 {
-    if (size > TOKENIZER_MAX_TEXT) {
-        return fail(err, "tokenizer: a text of %zu bytes, at most %d", size, TOKENIZER_MAX_TEXT);
-    }
-    const size_t valid = utf8_valid(text, size);
-    if (valid < size) return fail(err, "tokenizer: text is not valid UTF-8 at byte %zu", valid);
     struct encoder e = {.t = t, .out = out, .err = err, .special = special};
-    const bool ok = encode(&e, text, size);
-    mem_free(e.ranges.at);
-    matcher_close(&e.matcher);
-    bpe_scratch_free(&e.scratch);
-    return ok;
+    return encode_valid(&e, text, size);
+}
+
+bool tokenizer_encode_marked(const struct tokenizer *t, const char *text, size_t size,
+                             const struct text_marks *marks, struct tokens *out, struct buf *flags,
+                             struct error *err)
+{
+    struct encoder e = {.t = t,
+                        .out = out,
+                        .err = err,
+                        .special = true,
+                        .marks = marks,
+                        .base = text,
+                        .flags = flags};
+    return encode_valid(&e, text, size);
 }
 
 int64_t tokenizer_size(const struct tokenizer *t)

@@ -30,9 +30,25 @@ void tokenizer_close(struct tokenizer *t);
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, bool special,
                       struct tokens *out, struct error *err);
 
+// What is known of each byte of a text, for a conversation that is tokenized as a whole.
+struct text_marks {
+    const uint8_t *flags; // any; an id gets those of its bytes, or-ed
+    const uint8_t *guard; // 1: no part of a special token; 2: nor of a token in `written`
+    const bool *written;  // tokenizer_written
+};
+// tokenizer_encode with special tokens, but for what `guard` says; one byte of flags for each id. Where a
+// normalizer or a word's start changes the text, an id at a boundary belongs to where the text up to the
+// boundary, taken alone, would put it.
+struct buf;
+bool tokenizer_encode_marked(const struct tokenizer *t, const char *text, size_t size,
+                             const struct text_marks *marks, struct tokens *out, struct buf *flags,
+                             struct error *err);
+// Which of the added tokens that are not special stand in the text (a template's source), in the order of
+// the file: the caller frees it with mem_free. NULL: no memory.
+bool *tokenizer_written(const struct tokenizer *t, const char *text);
+
 // Appends the bytes of the ids; with skip_special the special tokens are left out. Invalid UTF-8 in the
 // result is replaced by U+FFFD as `tokenizers` does. An id out of range is an error.
-struct buf;
 bool tokenizer_decode(const struct tokenizer *t, const int32_t *id, int64_t n, bool skip_special,
                       struct buf *out, struct error *err);
 

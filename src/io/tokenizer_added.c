@@ -105,10 +105,21 @@ static size_t skip_spaces_right(const char *text, size_t size, size_t at)
     return at;
 }
 
+static bool is_guarded(const struct added_guard *g, const struct added *a, int32_t index,
+                       size_t start, size_t end)
+{
+    if (!g) return false;
+    uint8_t most = g->all;
+    for (size_t i = start; g->of && i < end; i++) {
+        most = g->of[i] > most ? g->of[i] : most;
+    }
+    return most && (a->token[index].special || (most > 1 && g->written[index]));
+}
+
 // A match that is discarded still hides what overlaps it, and a search goes on behind the match, not
 // behind the spaces that it took to its right: so it is in `tokenizers`.
 bool added_split(const struct added *a, bool normalized, const char *text, size_t size,
-                 bool special, struct ranges *out)
+                 bool special, const struct added_guard *guard, struct ranges *out)
 {
     const struct trie *trie = normalized ? &a->normalized : &a->as_written;
     size_t done = 0;       // what lies before has its range
@@ -122,6 +133,10 @@ bool added_split(const struct added *a, bool normalized, const char *text, size_
         }
         const struct added_token *token = &a->token[index];
         size_t start = at, end = at + length;
+        if (is_guarded(guard, a, index, start, end)) {
+            at++; // it hides nothing: a template's token may begin within it
+            continue;
+        }
         at = end;
         if (token->special && !special) continue;
         if (token->single_word && (word_before(text, start) || word_after(text, size, end)))

@@ -137,9 +137,15 @@ struct tokenizer;
 bool added_open(struct added *a, json_t *list, const struct tokenizer *t, const char *where,
                 struct error *err);
 void added_close(struct added *a);
-// Appends to `out` ranges that cover the text: tokens and what lies between.
+// Where bytes may not be part of certain tokens: as struct text_marks, for one stretch of text.
+struct added_guard {
+    const uint8_t *of; // of each byte; NULL: all are `all`
+    uint8_t all;
+    const bool *written; // by index of the token
+};
+// Appends to `out` ranges that cover the text: tokens and what lies between. guard NULL: none.
 bool added_split(const struct added *a, bool normalized, const char *text, size_t size,
-                 bool special, struct ranges *out);
+                 bool special, const struct added_guard *guard, struct ranges *out);
 
 // ---- regular expressions: tokenizer_regex.c
 
@@ -226,7 +232,14 @@ struct encoder {
     struct matcher matcher;
     struct bpe_scratch scratch;
     bool special;
+    const struct text_marks *marks; // NULL: none
+    const char *base;               // with marks: where their text begins
+    struct buf *flags;              // with marks: of each id
 };
+// A stretch of `text` between added tokens as written: normalized, split, encoded.
+bool stretch_encode(struct encoder *e, const char *text, size_t size, bool at_start);
+// The flags of the ids from `before` on, which [start, end) of the marked text became.
+bool marks_assign(struct encoder *e, size_t start, size_t end, int64_t before, bool one_token);
 // Runs the normalizer: *text, *size become the result, and *owned what must be freed.
 bool normalizer_run(const struct steps *s, struct matcher *m, const char **text, size_t *size,
                     char **owned, struct error *err);
