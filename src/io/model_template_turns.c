@@ -87,30 +87,50 @@ static size_t first_after(const struct jinja_text *t, int64_t i)
     return at;
 }
 
-static size_t common(const char *a, size_t n, const char *b, size_t m)
+// To the start of the character at i.
+static size_t whole_characters(const char *s, size_t n, size_t i)
 {
-    size_t i = 0;
-    while (i < n && i < m && a[i] == b[i]) {
-        i++;
-    }
-    while (i > 0 && i < n && ((unsigned char)a[i] & 0xC0) == 0x80) {
-        i--; // to the start of a character
+    while (i > 0 && i < n && ((unsigned char)s[i] & 0xC0) == 0x80) {
+        i--;
     }
     return i;
 }
 
-// Where turn i begins in the text: behind as much of the header as stands there. SIZE_MAX: not found.
+// Where a turn begins whose header stands in the gap before it only in part: behind the most of the header's
+// end that is there, or, if that is more, of its beginning. 0: nothing of it.
+static size_t partial_header(const char *gap, size_t n, const char *header, size_t size)
+{
+    size_t begins = 0, behind = 0, most = 0;
+    while (begins < n && begins < size && gap[begins] == header[begins]) {
+        begins++;
+    }
+    for (size_t end = n; end > 0; end--) {
+        size_t k = 0;
+        while (k < end && k < size && gap[end - 1 - k] == header[size - 1 - k]) {
+            k++;
+        }
+        if (k <= most) continue;
+        most = k;
+        behind = end;
+    }
+    return most >= begins && most ? behind : whole_characters(gap, n, begins);
+}
+
+// Where turn i begins in the text: behind its header. SIZE_MAX: not found.
 static size_t turn_start(const struct jinja_text *t, const struct jinja_text *asked, int64_t i)
 {
     const size_t first = first_of(t, i), limit = first < t->size ? first : first_after(t, i);
-    const size_t header = behind_data(asked, asked->size, i, false), size = asked->size - header;
-    for (size_t at = behind_data(t, limit, i, false);;
-         at++) { // at once, or, of an empty turn, further on
-        const size_t n = common(t->bytes + at, limit - at, asked->bytes + header, size);
-        if (n == size) return at + n;
-        if (first < t->size) return n ? at + n : SIZE_MAX;
-        if (at >= limit) return SIZE_MAX;
+    const size_t from = behind_data(asked, asked->size, i, false), size = asked->size - from;
+    const char *header = asked->bytes + from;
+    const size_t at = behind_data(t, limit, i, false);
+    if (limit - at >= size && memcmp(t->bytes + at, header, size) == 0) return at + size;
+    if (first < t->size) {
+        const size_t n = partial_header(t->bytes + at, limit - at, header, size);
+        return n ? at + n : SIZE_MAX;
     }
+    // A turn without a byte of its own has its header somewhere before the next one's.
+    const char *found = size ? memmem(t->bytes + at, limit - at, header, size) : NULL;
+    return found ? (size_t)(found - t->bytes) + size : SIZE_MAX;
 }
 
 static size_t without_space(const struct jinja_text *t, size_t start, size_t end)
@@ -188,20 +208,19 @@ bool regions_find(struct regions *out, const struct turns *c, const struct jinja
                   struct error *err)
 {
     if (jinja_has_generation(c->template)) return generated_regions(out, c, text, err);
-    int64_t assistants = 0, missing = 0;
+    int64_t missing = 0;
     struct error why = {0};
     for (int64_t i = 0; i < c->n; i++) {
         bool found;
         if (!is_assistant(c, i)) continue;
-        assistants++;
         why.msg[0] = 0;
         // A template may refuse a part of a conversation that it takes as a whole.
         if (!find_turn(out, c, text, i, &found, &why)) found = false;
         if (found) continue;
-        missing++;
         tell_missing(c, i, why.msg);
+        missing += first_of(text, i) < text->size; // an empty one is no loss
     }
-    if (!assistants || missing < assistants) return true;
+    if (out->count || !missing) return true;
     return fail(err,
                 "the assistant's words are not found in what the model's template writes%s%.500s; "
                 "expected {%% generation %%} in it, or another --template",
