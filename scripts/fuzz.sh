@@ -12,9 +12,11 @@ for source in tests/fuzz/fuzz_*.c; do
     name=${name#fuzz_}
     found=$build/fuzz/$name
     mkdir -p "$found/corpus"
+    words=tests/fuzz/$name.dict
     echo "== $target, $seconds s"
     if ! "$build/tests/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
         -verbosity=0 -print_final_stats=1 -artifact_prefix="$found/" \
+        $([ ! -e "$words" ] || echo "-dict=$words") \
         "$found/corpus" "tests/fuzz/corpus/$name" 2>"$found/log"; then
         tail -n 60 "$found/log"
         echo "fuzz: $target failed; the input lies in $found" >&2

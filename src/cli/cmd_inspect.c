@@ -4,8 +4,10 @@
 #include "cli/setup.h"
 #include "io/checkpoint.h"
 #include "model/families.h"
+#include "train/feed.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void shape_text(char *out, size_t size, const struct st_entry *e)
@@ -197,11 +199,26 @@ static bool inspect_model(const struct options *o, const struct model_config *c,
     return ok;
 }
 
-// One token after the other: learnt ones green on a terminal, in brackets elsewhere; cut by |.
+// How tokens are told apart: learnt ones green and the rest dim on a terminal; elsewhere learnt ones in
+// brackets, the others behind a bar. Borders show in both: a colour alone has none, so tokens alternate.
+struct marks {
+    const char *learnt[2], *read[2], *end_learnt, *end_read;
+};
+static const struct marks in_colour = {
+    {"\033[32m", "\033[1;4;32m"}, {"\033[2m", "\033[2;4m"}, "\033[0m", "\033[0m"};
+static const struct marks in_plain = {{"[", "["}, {"|", "|"}, "]", ""};
+
+static const struct marks *marks_for(const struct output *io)
+{
+    const char *no_color = getenv("NO_COLOR"); // no-color.org: any text but an empty one
+    return io->people_terminal && !(no_color && *no_color) ? &in_colour : &in_plain;
+}
+
 static void print_example(struct output *io, const struct dataset *d, const struct example *e,
                           const struct tokenizer *t)
 {
     FILE *f = io->people;
+    const struct marks *m = marks_for(io);
     fputs("-- ", f);
     output_safe(f, e->file, strlen(e->file));
     fprintf(f, ":%" PRId64 ": %" PRId64 " tokens, %" PRId64 " learnt\n", e->line, e->count,
@@ -212,24 +229,59 @@ static void print_example(struct output *io, const struct dataset *d, const stru
         if (!t || !tokenizer_decode(t, &d->id[i], 1, false, &text, NULL)) {
             buf_printf(&text, "<%" PRId32 ">", d->id[i]);
         }
-        fputs(!io->people_terminal ? (learn ? "[" : "|") : learn ? "\033[32m" : "\033[2m", f);
+        fputs((learn ? m->learnt : m->read)[(i - e->first) % 2], f);
         if (text.data) output_safe(f, text.data, text.size);
-        fputs(io->people_terminal ? "\033[0m" : learn ? "]" : "", f);
+        fputs(learn ? m->end_learnt : m->end_read, f);
         buf_free(&text);
     }
     fputs("\n\n", f);
 }
 
-static bool report_data(const struct dataset *d, const struct dataset_stats *s, struct output *io,
-                        struct error *err)
+// What a run would make of the data: its first pass, packed as `train` packs it.
+struct outlook {
+    int64_t micro_batches, largest; // tokens of the largest
+    double fill;     // of the room that micro-batches have; 0: they have no fixed room
+    double examples; // of a micro-batch, mean
+};
+
+static bool look_ahead(struct outlook *out, const struct options *o, const struct dataset *d,
+                       struct error *err)
 {
-    FILE *f = io->people;
-    data_describe(f, "data", d);
-    fprintf(f,
-            "lengths in tokens: shortest %" PRId64 ", median %" PRId64 ", 90 %% %" PRId64
-            ", 99 %% %" PRId64 ", longest %" PRId64 "; %.1f %% of the tokens carry loss\n",
-            s->shortest, s->median, s->p90, s->p99, s->longest, 100 * s->supervised_share);
-    if (!io->json) return true;
+    struct train_options t = o->config.train;
+    struct packing p;
+    *out = (struct outlook){0};
+    if (t.batch_sequences) t.batch_tokens = 0;
+    t.seed = (uint64_t)o->config.seed;
+    if (!t.batch_tokens && !t.batch_sequences) {
+        return fail(err, "--batch-tokens 0 needs --batch-sequences");
+    }
+    if (!feed_pack(&p, d, &t, 0, true, err)) return false;
+    out->micro_batches = p.count;
+    out->largest = feed_largest(&p, d);
+    out->fill = t.batch_tokens ? packing_fill(&p, d, t.batch_tokens) : 0;
+    out->examples = (double)d->count / (double)p.count;
+    packing_free(&p);
+    return true;
+}
+
+static void print_outlook(FILE *f, const struct options *o, const struct outlook *out)
+{
+    const int64_t most = o->config.dataset.max_length;
+    char count[32], largest[32];
+    fprintf(f, "a pass: %s micro-batches of %.1f examples", format_count(count, out->micro_batches),
+            out->examples);
+    if (out->fill > 0) {
+        fprintf(f, ", %.1f %% of their %" PRId64 " tokens filled", 100 * out->fill,
+                o->config.train.batch_tokens);
+    } else {
+        fprintf(f, ", at most %s tokens", format_count(largest, out->largest));
+    }
+    fprintf(f, "; examples of at most %" PRId64 " tokens (--max-length)\n", most);
+}
+
+static json_t *data_json(const struct dataset *d, const struct dataset_stats *s,
+                         const struct outlook *out)
+{
     json_t *j = json_object();
     json_object_set_new(j, "examples", json_integer(d->count));
     json_object_set_new(j, "tokens", json_integer(d->n_tokens));
@@ -243,7 +295,25 @@ static bool report_data(const struct dataset *d, const struct dataset_stats *s, 
     json_object_set_new(j, "p90", json_integer(s->p90));
     json_object_set_new(j, "p99", json_integer(s->p99));
     json_object_set_new(j, "longest", json_integer(s->longest));
-    return output_json(io, j, err);
+    json_object_set_new(j, "micro_batches", json_integer(out->micro_batches));
+    json_object_set_new(j, "largest", json_integer(out->largest));
+    json_object_set_new(j, "fill", out->fill > 0 ? json_real(out->fill) : json_null());
+    return j;
+}
+
+static bool report_data(const struct options *o, const struct dataset *d,
+                        const struct dataset_stats *s, struct output *io, struct error *err)
+{
+    FILE *f = io->people;
+    struct outlook out;
+    if (!look_ahead(&out, o, d, err)) return false;
+    data_describe(f, "data", d);
+    fprintf(f,
+            "lengths in tokens: shortest %" PRId64 ", median %" PRId64 ", 90 %% %" PRId64
+            ", 99 %% %" PRId64 ", longest %" PRId64 "; %.1f %% of the tokens carry loss\n",
+            s->shortest, s->median, s->p90, s->p99, s->longest, 100 * s->supervised_share);
+    print_outlook(f, o, &out);
+    return !io->json || output_json(io, data_json(d, s, &out), err);
 }
 
 static bool inspect_data(struct options *o, const struct text_setup *t, struct output *io,
@@ -255,7 +325,7 @@ static bool inspect_data(struct options *o, const struct text_setup *t, struct o
     for (int64_t i = 0; ok && i < d.count && i < o->config.examples; i++) {
         print_example(io, &d, &d.example[i], t->tokenizer);
     }
-    ok = ok && report_data(&d, &s, io, err);
+    ok = ok && report_data(o, &d, &s, io, err);
     dataset_close(&d);
     return ok;
 }

@@ -60,10 +60,10 @@ static const struct option rows[] = {
     {"offload-states", OPTION_BOOL, GROUP_OPTIMIZER, TRAINING | BENCH, FIELD(offload_states), "false",
      .help = "keep AdamW's moments in host memory; on the CPU they are there anyway"},
 
-    {"batch-tokens", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.batch_tokens), "4096",
+    {"batch-tokens", OPTION_INT, GROUP_TRAINING, TRAINING | INSPECT, FIELD(train.batch_tokens), "4096",
      .help = "tokens of a micro-batch; whole examples are packed into it",
      .unit = "TOKENS", .min = 0, .max = 1 << 24, .decides = true},
-    {"batch-sequences", OPTION_INT, GROUP_TRAINING, TRAINING, FIELD(train.batch_sequences), "0",
+    {"batch-sequences", OPTION_INT, GROUP_TRAINING, TRAINING | INSPECT, FIELD(train.batch_sequences), "0",
      .help = "examples of a micro-batch; 0: as many as fit in --batch-tokens",
      .unit = "EXAMPLES", .max = 1 << 24, .decides = true},
     {"batch-sequences", OPTION_INT, GROUP_TRAINING, EVAL, FIELD(train.batch_sequences), "16",

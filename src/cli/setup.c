@@ -151,7 +151,8 @@ static bool settle_length(struct options *o, const struct text_setup *t, struct 
     struct run_config *c = &o->config;
     int64_t *length = &c->dataset.max_length;
     const bool given = options_given(o, "max-length");
-    const int64_t batch = o->command == COMMAND_INSPECT ? 0 : c->train.batch_tokens;
+    const bool packs = !c->train.batch_sequences || o->command != COMMAND_INSPECT;
+    const int64_t batch = packs ? c->train.batch_tokens : 0;
     if (given && batch && *length > batch) {
         return fail(err,
                     "--max-length %" PRId64 " is more than --batch-tokens %" PRId64

@@ -249,6 +249,8 @@ bool jinja_render(const struct jinja *t, struct jinja_text *out, const struct ji
         jinja_text_free(out);
         ok = fail(err, "%s: out of memory", t->name);
     }
+    out->steps = r.steps;
+    out->memory = r.memory;
     j_close(&r);
     return ok;
 }

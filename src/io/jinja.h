@@ -44,6 +44,8 @@ struct jinja_text {
     uint16_t *origin;              // of each byte
     struct jinja_range *generated; // what {% generation %} blocks wrote, in order
     int64_t n_generated;
+    int64_t steps; // what it took, after a failure, too
+    size_t memory;
 };
 void jinja_text_free(struct jinja_text *t);
 

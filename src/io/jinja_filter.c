@@ -192,6 +192,8 @@ static struct jvalue filter_indent(struct jrun *r, struct jvalue v, const struct
     const bool first = j_truth(j_arg(a, 1, "first", j_bool(false))),
                blank = j_truth(j_arg(a, 2, "blank", j_bool(false)));
     struct jout by = {0}, o = {0};
+    j_defined(r, v);
+    if (v.type != J_TEXT) j_fail(r, "indent: expected a text, found '%s'", j_type_name(v));
     if (width.type == J_TEXT) {
         j_write_text(r, &by, width.text);
     } else {
@@ -201,10 +203,9 @@ static struct jvalue filter_indent(struct jrun *r, struct jvalue v, const struct
             j_puts(r, &by, " ");
         }
     }
-    const struct jvalue text = {.type = J_TEXT, .text = j_str(r, v)};
     const struct jargs none = {0};
     // A line end is put behind the text before it is cut in lines: a last empty line counts.
-    const struct jvalue all = j_binary(r, OP_ADD, text, j_literal(r, "\n"));
+    const struct jvalue all = j_binary(r, OP_ADD, v, j_literal(r, "\n"));
     const struct jlist *lines = j_call(r, j_method(r, all, "splitlines"), &none).list;
     for (int64_t i = 0; i < lines->count; i++) {
         const struct jtext *line = lines->item[i].text;

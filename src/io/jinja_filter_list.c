@@ -291,9 +291,16 @@ static const struct jnamed *named_by(struct jrun *r, const struct jargs *a, int6
     return f;
 }
 
+// What is false is empty, whether it can be iterated over or not: jinja2 asks first.
+static const struct jlist *items_of(struct jrun *r, struct jvalue v)
+{
+    static const struct jlist empty = {0};
+    return j_truth(v) ? j_iterate(r, v) : &empty;
+}
+
 static struct jvalue filter_map(struct jrun *r, struct jvalue v, const struct jargs *a)
 {
-    const struct jlist *items = j_iterate(r, v);
+    const struct jlist *items = items_of(r, v);
     const struct jvalue out = iterator(r);
     const bool attribute = !a->count && j_has_arg(a, 0, "attribute");
     if (!a->count && !attribute) j_fail(r, "map requires a filter argument");
@@ -313,7 +320,7 @@ static struct jvalue filter_map(struct jrun *r, struct jvalue v, const struct ja
 static struct jvalue chosen(struct jrun *r, struct jvalue v, const struct jargs *a,
                             bool by_attribute, bool wanted)
 {
-    const struct jlist *items = j_iterate(r, v);
+    const struct jlist *items = items_of(r, v);
     const struct jvalue out = iterator(r);
     const int64_t skip = by_attribute;
     if (by_attribute && !a->count) j_fail(r, "Missing parameter for attribute name");

@@ -121,7 +121,8 @@ static const struct jnamed *methods_of(struct jvalue v, const char *const **chan
         return dict_methods;
     }
     if (v.type != J_LIST || v.list->kind > LIST_TUPLE) return NULL;
-    if (v.list->kind == LIST_PLAIN) *changes = list_changes;
+    if (v.list->kind == LIST_TUPLE) return list_methods + 1; // all but copy
+    *changes = list_changes;
     return list_methods;
 }
 

@@ -85,6 +85,8 @@ static struct jvalue reals(struct jrun *r, enum jop op, double a, double b)
     case OP_POW:
         if (a == 0 && b < 0) j_fail(r, "0.0 cannot be raised to a negative power");
         if (a < 0 && b != floor(b)) j_fail(r, "a power that is a complex number");
+        if (isinf(pow(a, b)) && !isinf(a) && !isinf(b))
+            j_fail(r, "a power beyond the range of numbers");
         return j_float(pow(a, b));
     default:
         break;
@@ -293,7 +295,7 @@ struct jvalue j_slice(struct jrun *r, struct jvalue v, struct jvalue start, stru
     for (int i = 0; i < 3; i++) {
         fits = fits && (whole(parts[i]) || parts[i].type == J_NONE);
     }
-    if (!fits) return j_undefined(r, "slice", j_type_name(v), NULL);
+    if (!fits) j_fail(r, "'%s' object cannot be sliced so", j_type_name(v));
     const int64_t by = step.type == J_NONE ? 1 : integer(step);
     if (!by) j_fail(r, "slice step cannot be zero");
     const int64_t n = j_length(r, v), low = by < 0 ? -1 : 0, high = by < 0 ? n - 1 : n;
