@@ -11,7 +11,7 @@
 #include <string.h>
 
 const struct jinja_limits jinja_limits = {
-    .steps = 50000000, .depth = 400, .output = 64 << 20, .memory = (size_t)1 << 30};
+    .steps = 10000000, .depth = 400, .output = 64 << 20, .memory = 512 << 20};
 
 struct jchunk {
     struct jchunk *next;
@@ -82,7 +82,7 @@ void *j_alloc(struct jrun *r, size_t bytes)
     }
     const size_t size = (bytes + 15) / 16 * 16;
     r->memory += size;
-    if (size > 64) r->steps += (int64_t)(size / 64);
+    j_step(r, size);
     struct jchunk *chunk = r->chunk;
     if (!chunk || chunk->size - chunk->used < size) {
         add_chunk(r, size);

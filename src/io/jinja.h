@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 struct jinja_limits {
-    int64_t steps;         // nodes evaluated, and one for every 64 bytes touched
-    int64_t depth;         // of nesting, in the source and of calls
+    int64_t steps; // nodes evaluated, pieces of memory taken, and one for every 64 bytes touched
+    int64_t depth; // of nesting, in the source and of calls
     size_t output, memory; // bytes
 };
 extern const struct jinja_limits jinja_limits; // what is used unless others are given

@@ -39,7 +39,7 @@ static void render(const struct jinja *t, const json_t *context)
     assert(ok || (err.msg[0] && !strchr(err.msg, '\n')));
     assert(out.size <= limits.output && out.memory <= limits.memory + 16);
     // The last operation may touch as much as memory holds before it is counted.
-    assert(out.steps <= limits.steps + (int64_t)(2 * limits.memory / 64) + 2);
+    assert(out.steps <= limits.steps + (int64_t)(limits.memory / 64) + 2);
     for (int64_t i = 0; i < out.n_generated; i++) {
         assert(out.generated[i].start <= out.generated[i].end);
     }

@@ -79,6 +79,7 @@ static void the_answer_learns_with_what_closes_it(void **state)
     struct error err = {0};
     for (int64_t i = 0; chat_templates[i]; i++) {
         struct segments s = {0};
+        if (chat_templates[i]->own) continue; // test_chat_templates.c
         check_ok(chat_templates[i]->render(&s, pair, 2, &tokens, false, &err), &err);
         char learnt[64] = "";
         for (int64_t k = 0; k < s.count; k++) {
@@ -98,6 +99,7 @@ static void an_answer_without_eos_is_an_error_where_one_is_needed(void **state)
     for (int64_t i = 0; chat_templates[i]; i++) {
         struct segments s = {0};
         struct error err = {0};
+        if (chat_templates[i]->own) continue;
         const bool ok = chat_templates[i]->render(&s, pair, 2, &none, false, &err);
         if (!strcmp(chat_templates[i]->name, "chatml")) {
             check_ok(ok, &err);
@@ -143,6 +145,7 @@ static void content_never_becomes_a_mark(void **state)
         struct tokens ids = {0};
         struct buf decoded = {0}, text = {0};
         struct error err = {0};
+        if (chat_templates[i]->own) continue;
         check_ok(chat_templates[i]->render(&s, m, 2, &tokens, false, &err), &err);
         check_ok(segments_encode(&s, 0, s.count, t, &ids, NULL, &err), &err);
         check_ok(tokenizer_decode(t, ids.id, ids.count, false, &decoded, &err), &err);
@@ -173,6 +176,7 @@ static void generation_starts_where_training_answers(void **state)
         struct segments s = {0};
         struct tokens prompt = {0}, trained = {0};
         struct error err = {0};
+        if (chat_templates[i]->own) continue;
         check_ok(chat_encode(chat_templates[i], pair, 1, &tokens, t, &prompt, &err), &err);
         check_ok(chat_templates[i]->render(&s, pair, 2, &tokens, false, &err), &err);
         check_ok(segments_encode(&s, 0, segments_last_answer(&s), t, &trained, NULL, &err), &err);
