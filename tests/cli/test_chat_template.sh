@@ -1,18 +1,8 @@
 #!/usr/bin/env bash
 # test_chat_template.sh BINARY - the model's own chat template as a user meets it: it is the default, inspect
 # shows what is learnt and what packing will do, and a template that fails says so in one line.
-set -uo pipefail
-moetune=$(realpath "$1")
-repo=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-chat-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
+. "$(dirname "$0")/common.sh"
 
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
 ok() {
     "$moetune" "$@" >ok.txt 2>err.txt || complain "$*: exit $?: $(tail -3 err.txt)"
 }
