@@ -96,6 +96,9 @@ struct run {
     const char *options, *deciding;
     const char *plan;                      // JSON object text, saved as plan.json; NULL: none
     const struct train_listener *listener; // NULL: nobody
+    // Asked between steps: true saves and ends the run as a signal does. NULL: signals are caught, and ask.
+    bool (*stop)(void *user);
+    void *stop_user;
 };
 
 // The experts' load and the routing's own numbers since the last call (docs/FORMATS.md, "metrics.jsonl"), or
@@ -114,6 +117,7 @@ struct trainer; // train/trainer.c
 struct trainer *trainer_open(const struct run *r, struct error *err);
 void trainer_close(struct trainer *t); // NULL is allowed
 struct model *trainer_model(struct trainer *t);
+bool trainer_makes_adapter(const struct trainer *t); // and no model's folder
 
 // What learns, grouped by module: "mlp.experts.gate_proj" over all layers and experts.
 struct plan_module {
@@ -146,7 +150,7 @@ struct plan {
 bool plan_make(struct plan *p, const struct trainer *t, struct error *err);
 void plan_free(struct plan *p);
 
-enum train_outcome { TRAIN_DONE, TRAIN_STOPPED }; // STOPPED: by a signal, after saving
+enum train_outcome { TRAIN_DONE, TRAIN_STOPPED }; // STOPPED: as asked (a signal), after saving
 
 struct train_result {
     enum train_outcome outcome;
@@ -160,6 +164,6 @@ struct train_result {
     char exported[4096];               // the folder of the result; "" if stopped
 };
 
-// SIGINT and SIGTERM are caught while this runs: the step under way ends, a checkpoint is saved and the
-// outcome is TRAIN_STOPPED; a second signal ends the process at once.
+// Unless the run has a `stop` of its own, SIGINT and SIGTERM are caught while this runs: the step under way
+// ends, a checkpoint is saved and the outcome is TRAIN_STOPPED; a second signal ends the process at once.
 bool trainer_run(struct trainer *t, struct train_result *result, struct error *err);

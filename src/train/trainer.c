@@ -368,11 +368,16 @@ static bool finished(const struct trainer *t)
     return stage_ended(t) && t->state.stage + 1 == t->run->n_stages;
 }
 
+static bool must_stop(const struct trainer *t)
+{
+    return t->run->stop ? t->run->stop(t->run->stop_user) : signals_pending();
+}
+
 static bool train(struct trainer *t, struct train_result *result, struct error *err)
 {
     const struct train_listener *listen = t->run->listener;
     if (listen && listen->start) listen->start(listen->user, t->state.step, trainer_steps(t));
-    while (!finished(t) && !signals_pending()) {
+    while (!finished(t) && !must_stop(t)) {
         if (!(stage_ended(t) ? next_stage(t, err) : one_step(t, err))) return false;
     }
     if (t->state.step > t->saved_step && !trainer_save(t, err)) return false;
@@ -388,10 +393,10 @@ bool trainer_run(struct trainer *t, struct train_result *result, struct error *e
 {
     const double start = monotonic_now();
     *result = (struct train_result){.outcome = TRAIN_DONE};
-    signals_catch();
+    if (!t->run->stop) signals_catch();
     const bool began = prepare(t, err);
     const bool ok = began && train(t, result, err);
-    signals_release();
+    if (!t->run->stop) signals_release();
     result->began = began;
     result->early = t->state.early;
     result->step = t->state.step;

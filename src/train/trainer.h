@@ -58,6 +58,5 @@ bool trainer_resume(struct trainer *t, struct error *err);
 // out/NAME becomes the model's folder, or its adapter's, as a whole; path: where that is.
 bool trainer_write(struct trainer *t, char *path, size_t size, const char *name, bool adapter,
                    struct error *err);
-bool trainer_makes_adapter(const struct trainer *t); // and no model's folder
 // Writes out/model or out/adapter from the last weights or the best.
 bool trainer_export(struct trainer *t, char *path, size_t size, struct error *err);
