@@ -33,3 +33,7 @@ int command_find(const char *name, const char **near);
 void help_commands(FILE *f);
 void help_command(FILE *f, enum command c);
 void help_all(FILE *f); // every option and where it belongs
+void manual(FILE *f);   // moetune(1), for troff
+// What a shell reads to complete commands, options and values. False: no such shell is known.
+bool completion(FILE *f, const char *shell);
+extern const char completion_shells[]; // "bash|zsh|fish"

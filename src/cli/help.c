@@ -40,8 +40,7 @@ static void print_option(FILE *f, const struct option *row)
     if (at + 1 >= HELP_COLUMN) fputc('\n', f);
     fprintf(f, "%*s", at + 1 >= HELP_COLUMN ? HELP_COLUMN : (int)(HELP_COLUMN - at), "");
     char words[512];
-    const bool yes = row->type == OPTION_BOOL && !strcmp(row->value, "true");
-    const char *value = row->type != OPTION_BOOL ? row->value : yes ? "yes" : "no";
+    const char *value = option_default(row);
     snprintf(words, sizeof words, value ? "%s [%s]" : "%s", row->help, value);
     print_wrapped(f, words, HELP_COLUMN, HELP_COLUMN);
     fputc('\n', f);
@@ -80,9 +79,13 @@ void help_commands(FILE *f)
     for (int c = 0; c < COMMAND_COUNT; c++) {
         fprintf(f, "  %-10s %s\n", commands[c].name, commands[c].summary);
     }
-    fprintf(f, "\nmoetune COMMAND --help   the command's options\n"
-               "moetune --help-all       every option and the commands that it belongs to\n"
-               "moetune --version\n");
+    fprintf(f,
+            "\nmoetune COMMAND --help   the command's options\n"
+            "moetune --help-all       every option and the commands that it belongs to\n"
+            "moetune --man            moetune(1), for `man -l -`\n"
+            "moetune --completion %s   what that shell reads to complete all this\n"
+            "moetune --version\n",
+            completion_shells);
 }
 
 void help_all(FILE *f)

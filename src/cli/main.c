@@ -82,6 +82,15 @@ static int run_command(enum command c, int argc, char **argv)
     return (int)status;
 }
 
+static int print_completion(const char *shell)
+{
+    char line[256];
+    if (completion(stdout, shell)) return STATUS_DONE;
+    snprintf(line, sizeof line, "--completion: found %.80s, expected %s", shell, completion_shells);
+    print_error(NULL, line);
+    return STATUS_USAGE;
+}
+
 static int dispatch(int argc, char **argv)
 {
     if (argc < 2) {
@@ -96,6 +105,11 @@ static int dispatch(int argc, char **argv)
         help_all(stdout);
         return STATUS_DONE;
     }
+    if (!strcmp(argv[1], "--man")) {
+        manual(stdout);
+        return STATUS_DONE;
+    }
+    if (!strcmp(argv[1], "--completion")) return print_completion(argc > 2 ? argv[2] : "nothing");
     const char *near;
     const int c = command_find(argv[1], &near);
     if (c < 0 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {

@@ -83,6 +83,12 @@ const struct option *option_find(enum command c, const char *name)
     return NULL;
 }
 
+const char *option_default(const struct option *row)
+{
+    if (row->type != OPTION_BOOL) return row->value;
+    return !strcmp(row->value, "true") ? "yes" : "no";
+}
+
 const char *option_group_name(enum option_group g)
 {
     static const char *const names[GROUP_COUNT] = {

@@ -134,6 +134,7 @@ int64_t option_index(const struct option *row);
 const struct option *option_find(enum command c,
                                  const char *name); // NULL: the command has none such
 const char *option_group_name(enum option_group g);
+const char *option_default(const struct option *row); // as people read it; NULL: none
 bool option_in(const struct option *row, enum command c);
 
 // One command's options, resolved: flags over file over defaults.
@@ -153,6 +154,10 @@ bool options_parse(struct options *o, enum command c, int argc, char *const *arg
 bool options_given(const struct options *o, const char *name); // by a flag or the file
 void options_defaults(struct options *o, enum command c);      // what a command starts from
 void options_close(struct options *o);
+// The same from names and values instead of argv: defaults, then `set` for each (a list takes one value more;
+// the text must outlive o), then `complete`, which reads the files and looks for what is missing.
+bool options_set(struct options *o, const char *name, const char *value, struct error *err);
+bool options_complete(struct options *o, struct error *err);
 // Every option with its type, as run.json holds it; or those alone that decide the result. NULL: no
 // memory.
 json_t *options_json(const struct options *o, bool deciding);

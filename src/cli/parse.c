@@ -314,11 +314,28 @@ static bool check_required(struct options *o, struct error *err)
     return true;
 }
 
+bool options_set(struct options *o, const char *name, const char *value, struct error *err)
+{
+    char flag[128];
+    const struct option *row = option_find(o->command, name);
+    if (!row) return unknown_option(o->command, name, err);
+    snprintf(flag, sizeof flag, "--%s", row->name);
+    bool *given = &o->flag[option_index(row)];
+    if (!*given) option_clear_list(o, row);
+    *given = true;
+    return option_store(o, row, value, flag, err);
+}
+
+bool options_complete(struct options *o, struct error *err)
+{
+    return read_config(o, err) && check_required(o, err);
+}
+
 bool options_parse(struct options *o, enum command c, int argc, char *const *argv,
                    struct error *err)
 {
     options_defaults(o, c);
-    if (read_argv(o, argc, argv, err) && read_config(o, err) && check_required(o, err)) return true;
+    if (read_argv(o, argc, argv, err) && options_complete(o, err)) return true;
     options_close(o);
     return false;
 }
