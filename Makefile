@@ -7,18 +7,23 @@
 #   make format       clang-format in place            make tidy        clang-tidy (slow)
 #   make demo-routing the demo with each routing, in one table: 2 to 8 minutes on 2 cores
 #
-# BUILD is the build folder, CC the compiler of a new one, CMAKE_ARGS go to CMake when it is made.
+#   make install      program, library, manual, completions below PREFIX   make uninstall   takes them away
+#   make deb          Debian packages, in build/debian
+#
+# BUILD is the build folder, PREFIX where it is installed (/usr/local; DESTDIR stands before it), CC the compiler of a new one, CMAKE_ARGS go to CMake when it is made.
 BUILD ?= build
 JOBS ?= $(shell nproc)
 SECONDS ?= 60
 CMAKE_ARGS ?=
 TARGETS ?= moetune
+PREFIX ?= /usr/local
+DESTDIR ?=
 FUZZERS = $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 ifeq ($(origin CC),default)
 CC = gcc
 endif
 
-.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz clean
+.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz clean install uninstall deb
 
 all: $(BUILD)/CMakeCache.txt
 	cmake --build $(BUILD) -j $(JOBS) --target $(TARGETS)
@@ -66,6 +71,20 @@ fuzz:
 	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS="$(FUZZERS)" CC=clang-14 \
 	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
 	bash scripts/fuzz.sh $(BUILD)-fuzz $(SECONDS)
+
+install: $(BUILD)/CMakeCache.txt
+	$(MAKE) all TARGETS=packaged
+	DESTDIR="$(DESTDIR)" cmake --install $(BUILD) --prefix "$(PREFIX)"
+
+# What the last `make install` of this build folder wrote; folders stay where others have files in them.
+uninstall:
+	@test -f $(BUILD)/install_manifest.txt || { echo "nothing was installed from $(BUILD)"; exit 1; }
+	sed 's|^|$(DESTDIR)|' $(BUILD)/install_manifest.txt | xargs -d '\n' rm -f --
+	rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(PREFIX)"/share/doc/moetune/examples "$(DESTDIR)$(PREFIX)"/share/doc/moetune
+
+deb: $(BUILD)/CMakeCache.txt
+	$(MAKE) all TARGETS=packaged
+	bash packaging/debian.sh $(BUILD)
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-clang

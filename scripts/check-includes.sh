@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check-includes.sh - includes point one way, and families stay in their table:
-#   base, model/config.h <- io, ops <- routing, tuning <- model <- train, eval <- cli
+#   base, model/config.h <- io, ops <- routing, tuning <- model <- train, eval <- cli <- lib
 # Only ops/ itself sees a backend, only routing/ and tuning/ see their lists of policies, and only
 # model/families.c holds an architecture's name in its code.
 set -euo pipefail
@@ -18,6 +18,7 @@ BEGIN {
     may["train"] = "base/ io/ ops/ops.h routing/ tuning/ model/ train/"
     may["eval"] = "base/ io/ ops/ops.h routing/ tuning/ model/ eval/"
     may["cli"] = "base/ io/ ops/ops.h routing/ tuning/ model/ train/ eval/ cli/"
+    may["lib"] = "moetune.h base/ io/ ops/ops.h routing/ tuning/ model/ train/ eval/ cli/ lib/"
 }
 {
     split(FILENAME, part, "/")

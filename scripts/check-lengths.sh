@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 exceptions="model_forward model_backward"
 
 folders=()
-for folder in include src tests bench demo; do
+for folder in include src tests bench demo docs; do
     [ ! -d "$folder" ] || folders+=("$folder")
 done
 find "${folders[@]}" -name '*.[ch]' | sort | xargs awk -v exceptions="$exceptions" '
