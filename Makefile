@@ -8,7 +8,7 @@
 #   make demo-routing the demo with each routing, in one table: 2 to 8 minutes on 2 cores
 #
 #   make install      program, library, manual, completions below PREFIX   make uninstall   takes them away
-#   make deb          Debian packages, in build/debian
+#   make deb          Debian packages, in build/debian                make check-deb     tries them
 #
 # BUILD is the build folder, PREFIX where it is installed (/usr/local; DESTDIR stands before it), CC the compiler of a new one, CMAKE_ARGS go to CMake when it is made.
 BUILD ?= build
@@ -23,7 +23,7 @@ ifeq ($(origin CC),default)
 CC = gcc
 endif
 
-.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz clean install uninstall deb
+.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz clean install uninstall deb check-deb
 
 all: $(BUILD)/CMakeCache.txt
 	cmake --build $(BUILD) -j $(JOBS) --target $(TARGETS)
@@ -81,6 +81,10 @@ uninstall:
 	@test -f $(BUILD)/install_manifest.txt || { echo "nothing was installed from $(BUILD)"; exit 1; }
 	sed 's|^|$(DESTDIR)|' $(BUILD)/install_manifest.txt | xargs -d '\n' rm -f --
 	rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(PREFIX)"/share/doc/moetune/examples "$(DESTDIR)$(PREFIX)"/share/doc/moetune
+
+check-deb: $(BUILD)/CMakeCache.txt
+	$(MAKE) all TARGETS=packaged
+	bash scripts/check-deb.sh $(BUILD)
 
 deb: $(BUILD)/CMakeCache.txt
 	$(MAKE) all TARGETS=packaged

@@ -12,6 +12,7 @@ source=$(cd "$(dirname "$0")/.." && pwd)
 version=$("$build/moetune" --version | cut -d ' ' -f 2)
 library=libmoetune${version%%.*}
 arch=$(dpkg --print-architecture)
+triplet=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 maintainer="${DEBFULLNAME:-moetune authors} <${DEBEMAIL:-moetune@packages.invalid}>"
 if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
     SOURCE_DATE_EPOCH=$(git -C "$source" log -1 --format=%ct 2>/dev/null || stat -c %Y "$source/CMakeLists.txt")
@@ -32,6 +33,12 @@ stage() {
     mkdir -p "$doc" "$root/DEBIAN"
     if [ -d "$root/usr/share/zsh/site-functions" ]; then
         mv "$root/usr/share/zsh/site-functions" "$root/usr/share/zsh/vendor-completions"
+    fi
+    if [ -d "$root/usr/lib" ]; then
+        mkdir "$root/usr/$triplet"
+        mv "$root/usr/lib"/* "$root/usr/$triplet/"
+        mv "$root/usr/$triplet" "$root/usr/lib/"
+        find "$root/usr/lib" -name moetune.pc -exec sed -i "s|^prefix=.*|&/..|; s|^libdir=.*|&/$triplet|" {} +
     fi
     if [ "$1" != moetune ] && [ -d "$root/usr/share/doc/moetune" ]; then
         mv "$root/usr/share/doc/moetune"/* "$doc/"
@@ -69,6 +76,7 @@ Maintainer: $maintainer
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f 1)
 Depends: $depends
 Section: $2
+Multi-Arch: $([ "$2" = science ] && echo foreign || echo same)
 Priority: optional
 Description: $4
 $5

@@ -6,7 +6,8 @@ set -euo pipefail
 
 build=(gcc libc6-dev make cmake pkg-config libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev
     libutf8proc-dev zlib1g-dev libcmocka-dev)
-checks=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev libomp-14-dev)
+checks=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev libomp-14-dev
+    dpkg-dev)
 
 check_only=false
 if [ "${1:-}" = --check ]; then

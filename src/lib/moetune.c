@@ -128,8 +128,12 @@ static bool put(struct moetune *m, const char *name, const char *value, bool mor
 {
     if (!strcmp(name, "model")) return fail(err, "--model is set by moetune_open");
     if (!strcmp(name, "config")) return fail(err, "--config: expected moetune_read");
-    if (value && !settings_put(&m->settings, name, value, more, err)) return false;
-    if (!value) settings_clear(&m->settings, name);
+    const bool known = option_find(COMMAND_TRAIN, name) != NULL;
+    if (!value && known) {
+        settings_clear(&m->settings, name);
+    } else if (!settings_put(&m->settings, name, value ? value : "", more, err)) {
+        return false;
+    }
     if (!strcmp(name, "adapter")) m->merged = false;
     return true;
 }

@@ -106,6 +106,7 @@ static void says_what_is_wrong(void **state)
 
     struct moetune *m = opened();
     refuses(moetune_set(m, "lora-rnk", "4", &err), &err, "did you mean --lora-rank?");
+    refuses(moetune_set(m, "lora-rnk", NULL, &err), &err, "did you mean --lora-rank?");
     refuses(moetune_set(m, "prompt", "x", &err), &err, "it belongs to generate");
     refuses(moetune_set(m, "lora-rank", "four", &err), &err, "--lora-rank: found 'four'");
     refuses(moetune_set(m, "tuning", "none", &err), &err, "--tuning: found 'none'");
@@ -114,6 +115,9 @@ static void says_what_is_wrong(void **state)
     refuses(moetune_set(m, "config", "run.yaml", &err), &err, "moetune_read");
     refuses(moetune_merge(m, &err), &err, "no adapter");
     refuses(moetune_score(m, "absent.jsonl", &err) != NULL, &err, "absent.jsonl");
+    refuses(moetune_train(m, &err) != NULL, &err, "needs --out");
+    works(moetune_set(m, "out", "unused", &err), &err);
+    works(moetune_set(m, "out", NULL, &err), &err);
     refuses(moetune_train(m, &err) != NULL, &err, "needs --out");
     refuses(moetune_save(m, ".", &err), &err, ".: found files in it");
     write_text("bad.yaml", "lora_rank: 4\nloora: 5\n");
