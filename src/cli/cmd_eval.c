@@ -2,24 +2,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
-#include "cli/progress.h"
-#include "cli/setup.h"
-#include "eval/score.h"
+#include "cli/eval.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
-
-struct evaluation {
-    struct options *o;
-    struct output *io;
-    const struct text_setup *text;
-    struct dataset data;
-    struct model model;
-    struct tokens stop;
-    struct file_writer predictions; // fd -1: none
-    struct progress progress;
-};
+#include <string.h>
 
 static bool count(void *user, int64_t done, int64_t of)
 {
@@ -28,14 +15,38 @@ static bool count(void *user, int64_t done, int64_t of)
     return true;
 }
 
-static bool open_model(struct evaluation *e, int64_t max_tokens, int64_t cache_rows,
-                       struct error *err)
+bool eval_open_model(struct evaluation *e, int64_t max_tokens, int64_t cache_rows,
+                     struct error *err)
 {
     struct model_setup setup;
     if (!setup_model(&setup, e->o, false, err)) return false;
     setup.max_tokens = max_tokens;
     setup.cache_rows = cache_rows;
     return model_open(&e->model, &setup, err) && model_allocate(&e->model, err);
+}
+
+bool eval_open_predictions(struct evaluation *e, struct error *err)
+{
+    const char *path = e->o->config.predictions;
+    return !path || file_writer_open(&e->predictions, path, err);
+}
+
+bool eval_predict(struct evaluation *e, json_t *line, struct error *err)
+{
+    const bool wanted = e->predictions.fd >= 0;
+    char *text = line && wanted ? json_dumps(line, JSON_COMPACT) : NULL;
+    const bool ok =
+        !wanted || (text && file_writer_write(&e->predictions, text, strlen(text), err) &&
+                    file_writer_write(&e->predictions, "\n", 1, err));
+    json_decref(line);
+    if (wanted && !text) fail(err, "no memory for a prediction");
+    mem_free(text);
+    return ok;
+}
+
+bool eval_commit_predictions(struct evaluation *e, struct error *err)
+{
+    return e->predictions.fd < 0 || file_writer_commit(&e->predictions, err);
 }
 
 // One array for each MoE layer.
@@ -74,121 +85,63 @@ static bool report_loss(struct evaluation *e, const struct loss_score *s, struct
 
 static bool loss_task(struct evaluation *e, struct error *err)
 {
-    struct loss_score s;
-    const struct score_listener l = {e, count};
+    struct loss_score s = {0};
+    struct dataset data = {0};
     const int64_t most = e->o->config.train.batch_tokens;
-    const int64_t all = e->data.n_tokens;
-    if (!open_model(e, all < most ? all : most, 0, err)) return false;
-    if (!score_loss(&s, &e->model, &e->data, &l, err)) return false;
+    bool ok = data_open(&data, e->o, e->text, &e->o->config.data, false, err);
+    if (ok && !e->io->quiet) data_describe(e->io->status, "data", &data);
+    ok = ok && eval_open_model(e, data.n_tokens < most ? data.n_tokens : most, 0, err) &&
+         score_loss(&s, &e->model, &data, &e->listener, err);
     progress_end(&e->progress);
-    const bool ok = report_loss(e, &s, err);
+    ok = ok && report_loss(e, &s, err);
     mem_free(s.usage);
+    dataset_close(&data);
     return ok;
 }
 
-static bool write_prediction(void *user, const struct answer *a, struct error *err)
+// How the options go together.
+static bool check_options(const struct options *o, struct error *err)
 {
-    struct evaluation *e = user;
-    const struct example *x = &e->data.example[a->example];
-    if (e->predictions.fd < 0) return true;
-    json_t *line = json_object();
-    json_object_set_new(line, "file", json_string(x->file));
-    json_object_set_new(line, "line", json_integer(x->line));
-    json_object_set_new(line, "prompt", json_string(x->prompt ? x->prompt : ""));
-    json_object_set_new(line, "prediction", json_string(a->text));
-    json_object_set_new(line, "reference", json_string(a->reference));
-    json_object_set_new(line, "correct", json_boolean(a->correct));
-    json_object_set_new(line, "stopped", json_boolean(a->stopped));
-    json_object_set_new(line, "tokens", json_integer(a->tokens));
-    char *text = json_dumps(line, JSON_COMPACT);
-    json_decref(line);
-    if (!text) return fail(err, "no memory for a prediction");
-    struct buf b = {0};
-    bool ok = (buf_puts(&b, text) && buf_puts(&b, "\n")) || fail(err, "no memory for a prediction");
-    ok = ok && file_writer_write(&e->predictions, b.data, b.size, err);
-    buf_free(&b);
-    free(text); // jansson's own allocation
-    return ok;
-}
-
-// 1.96 standard errors of a share: its 95 % interval, near enough.
-static double standard_error(double share, int64_t n)
-{
-    return n > 1 ? sqrt(share * (1 - share) / (double)(n - 1)) : 0;
-}
-
-static bool report_exact(struct evaluation *e, const struct exact_score *s, struct error *err)
-{
-    const double share = (double)s->correct / (double)(s->examples ? s->examples : 1);
-    const double se = standard_error(share, s->examples);
-    fprintf(e->io->people,
-            "exact match %.2f %% (standard error %.2f), %" PRId64 " of %" PRId64
-            " examples; %" PRId64 " answers ended by themselves\n",
-            100 * share, 100 * se, s->correct, s->examples, s->stopped);
-    if (!e->io->json) return true;
-    json_t *line = json_object();
-    json_object_set_new(line, "task", json_string("exact"));
-    json_object_set_new(line, "exact_match", json_real(share));
-    json_object_set_new(line, "standard_error", json_real(se));
-    json_object_set_new(line, "correct", json_integer(s->correct));
-    json_object_set_new(line, "examples", json_integer(s->examples));
-    json_object_set_new(line, "stopped", json_integer(s->stopped));
-    return output_json(e->io, line, err);
-}
-
-static bool exact_task(struct evaluation *e, struct error *err)
-{
-    struct run_config *c = &e->o->config;
-    const struct score_listener l = {e, count};
-    struct exact_score s;
-    if (c->max_new_tokens > e->text->config.max_positions) {
-        c->max_new_tokens = e->text->config.max_positions;
+    const struct run_config *c = &o->config;
+    const bool answers = c->task == EVAL_MATH || c->task == EVAL_CHOICE;
+    if (c->predictions && c->task == EVAL_LOSS) {
+        return fail(err, "--predictions belongs to --task exact, math, choice or loglik");
     }
-    if (!stop_ids_open(&e->stop, e->text, err)) return false;
-    const struct exact_options x = {.max_new_tokens = c->max_new_tokens,
-                                    .side_by_side = c->train.batch_sequences,
-                                    .stop = &e->stop,
-                                    .tokenizer = e->text->tokenizer,
-                                    .answer = write_prediction,
-                                    .user = e};
-    const int64_t rows = score_exact_rows(&e->data, &x);
-    const int64_t most =
-        c->train.batch_tokens > x.side_by_side ? c->train.batch_tokens : x.side_by_side;
-    if (!open_model(e, rows < most ? rows : most, rows, err)) return false;
-    if (c->predictions && !file_writer_open(&e->predictions, c->predictions, err)) return false;
-    if (!score_exact(&s, &e->model, &e->data, &x, &l, err)) return false;
-    progress_end(&e->progress);
-    if (c->predictions && !file_writer_commit(&e->predictions, err)) return false;
-    return report_exact(e, &s, err);
+    if (c->answers && !answers) return fail(err, "--answers belongs to --task math or choice");
+    if (!c->model && !c->answers) {
+        return fail(err, "eval needs --model DIR (or, for math and choice, --answers FILE)");
+    }
+    if (c->beams > 1 && (c->answers || !(answers || c->task == EVAL_EXACT))) {
+        return fail(err, "--beams belongs to a model's answers: --task exact, math or choice "
+                         "without --answers");
+    }
+    return true;
 }
 
-static bool evaluate(struct evaluation *e, struct error *err)
+static bool open_text(struct evaluation *e, struct error *err)
 {
-    const bool exact = e->o->config.task == EVAL_EXACT;
-    if (exact && !options_given(e->o, "max-length")) e->o->config.dataset.max_length = 0;
-    if (!data_open(&e->data, e->o, e->text, &e->o->config.data, exact, err)) return false;
-    if (!e->io->quiet) data_describe(e->io->status, "data", &e->data);
-    return exact ? exact_task(e, err) : loss_task(e, err);
+    const struct run_config *c = &e->o->config;
+    if (c->answers) { // no model is run
+        return !options_given(e->o, "template") ||
+               (e->text->chat = chat_template_find(c->template, err)) != NULL;
+    }
+    return text_open(e->text, e->o, err) && (c->task == EVAL_LOSS || e->text->tokenizer ||
+                                             fail(err, "%s: no tokenizer.json", c->model));
 }
 
 enum status command_eval(struct options *o, struct output *io, struct error *err)
 {
-    struct text_setup text;
+    struct text_setup text = {0};
     struct evaluation e = {.o = o, .io = io, .text = &text, .predictions = {.fd = -1}};
-    if (o->config.predictions && o->config.task != EVAL_EXACT) {
-        fail(err, "--predictions belongs to --task exact");
-        return STATUS_USAGE;
-    }
-    if (!text_open(&text, o, err)) return STATUS_FAILED;
-    progress_open(&e.progress, io, o->config.task == EVAL_EXACT ? "examples" : "micro-batches");
-    bool ok = o->config.task != EVAL_EXACT || text.tokenizer ||
-              fail(err, "%s: no tokenizer.json", o->config.model);
-    ok = ok && evaluate(&e, err);
+    if (!check_options(o, err)) return STATUS_USAGE;
+    const bool loss = o->config.task == EVAL_LOSS, loglik = o->config.task == EVAL_LOGLIK;
+    e.listener = (struct score_listener){&e, count};
+    progress_open(&e.progress, io, loss ? "micro-batches" : "examples");
+    bool ok = open_text(&e, err);
+    ok = ok && (loss ? loss_task(&e, err) : loglik ? eval_loglik(&e, err) : eval_answers(&e, err));
     progress_end(&e.progress);
     file_writer_discard(&e.predictions);
-    tokens_free(&e.stop);
     model_close(&e.model);
-    dataset_close(&e.data);
     text_close(&text);
     return ok ? STATUS_DONE : STATUS_FAILED;
 }

@@ -86,6 +86,7 @@ static bool run(struct model *m, struct sequence *s, const struct options *o,
         .max_new_tokens = o->config.max_new_tokens,
         .sampling = {o->config.temperature, o->config.top_k, o->config.top_p,
                      (uint64_t)o->config.seed},
+        .beams = o->config.beams,
         .stop = &stop,
         .token = speak,
         .user = &speaker,
@@ -114,8 +115,9 @@ static bool open_and_run(struct options *o, const struct text_setup *t, struct o
         if (o->config.max_new_tokens > t->config.max_positions) {
             o->config.max_new_tokens = t->config.max_positions;
         }
-        setup.max_tokens = prompt.count > 512 ? 512 : prompt.count + 1;
-        setup.cache_rows = prompt.count + o->config.max_new_tokens;
+        const int64_t beams = o->config.beams;
+        setup.max_tokens = prompt.count > 512 ? 512 : prompt.count + beams;
+        setup.cache_rows = (prompt.count + o->config.max_new_tokens) * beams;
         ok = model_open(&m, &setup, err);
         ok = ok && model_allocate(&m, err) && run(&m, &s, o, t, io, err);
         model_close(&m);
@@ -128,6 +130,11 @@ static bool open_and_run(struct options *o, const struct text_setup *t, struct o
 enum status command_generate(struct options *o, struct output *io, struct error *err)
 {
     struct text_setup t;
+    if (o->config.beams > 1 && o->config.temperature > 0) {
+        fail(err, "--beams %d searches for the likeliest text, --temperature %g draws: one of them",
+             (int)o->config.beams, o->config.temperature);
+        return STATUS_USAGE;
+    }
     if (!text_open(&t, o, err)) return STATUS_FAILED;
     bool ok = t.tokenizer || fail(err, "%s: no tokenizer.json", o->config.model);
     ok = ok && open_and_run(o, &t, io, err);

@@ -14,11 +14,14 @@ const struct command_row commands[COMMAND_COUNT] = {
          "  moetune train --out run --resume\n",
          command_train},
     [COMMAND_EVAL] =
-        {"eval", "score a model: loss, or exact answers",
-         "--model DIR --data FILE... [--task loss|exact]",
+        {"eval", "score a model: loss, answers, or multiple choice by likelihood",
+         "--model DIR --data FILE... [--task loss|exact|math|choice|loglik]",
          "  moetune eval --model run/model --data test.jsonl\n"
          "  moetune eval --model run/model --data test.jsonl --task exact --limit 200 \\\n"
-         "      --predictions predictions.jsonl --json\n",
+         "      --predictions predictions.jsonl --json\n"
+         "  moetune eval --model run/model --data AddSub/test.json SVAMP/test.json --task math "
+         "--beams 4\n"
+         "  moetune eval --data boolq/test.json --task choice --answers predictions.jsonl\n",
          command_eval},
     [COMMAND_GENERATE] =
         {"generate", "go on from a prompt", "--model DIR --prompt TEXT [--option value]",

@@ -35,7 +35,7 @@ struct texts { // the values of a list option
 enum expert_select { SELECT_NONE, SELECT_ESFT };
 enum expert_prune { PRUNE_NOT, PRUNE_LEAST_USED, PRUNE_MOST_USED, PRUNE_BOTH };
 enum correlation { CORRELATION_NOT, CORRELATION_WEIGHTS, CORRELATION_OUTPUTS, CORRELATION_BOTH };
-enum eval_task { EVAL_LOSS, EVAL_EXACT };
+enum eval_task { EVAL_LOSS, EVAL_EXACT, EVAL_MATH, EVAL_CHOICE, EVAL_LOGLIK };
 enum master_weights { MASTERS_F32, MASTERS_NONE };
 enum export_choice { EXPORT_LAST, EXPORT_BEST };
 enum bench_telemetry { TELEMETRY_ON, TELEMETRY_OFF, TELEMETRY_BOTH };
@@ -45,7 +45,7 @@ enum bench_telemetry { TELEMETRY_ON, TELEMETRY_OFF, TELEMETRY_BOTH };
 struct run_config {
     const char *config; // a YAML file; for init and bench a model's config.json
     const char *model, *adapter, *out, *template, *routing, *tuning, *prompt, *batch, *predictions;
-    const char *from_log;
+    const char *from_log, *answers;
     const char *file; // tokenize: the one positional argument
     struct texts data, validation, routings, tunings;
     double validation_fraction;
@@ -69,7 +69,7 @@ struct run_config {
     struct train_options train;
     struct routing_options routing_options;
     struct tuning_options tuning_options;
-    int64_t max_new_tokens, top_k;
+    int64_t max_new_tokens, top_k, beams;
     double temperature, top_p;
     struct { // of the command experts
         const char *base, *prune_at, *csv, *charts;

@@ -13,7 +13,7 @@ static const char *const stored[] = {"config", "f32", "bf16", "f16", NULL}; // c
 static const struct option rows[] = {
     {"model", OPTION_TEXT, GROUP_MODEL, RUNNING | MERGE | INSPECT | TOKENIZE, FIELD(model), NULL,
      .help = "Hugging Face folder: config.json, safetensors, tokenizer.json",
-     .unit = "DIR", .required = (RUNNING & ~EXPERTS) | MERGE | TOKENIZE},
+     .unit = "DIR", .required = (RUNNING & ~(EXPERTS | EVAL)) | MERGE | TOKENIZE},
     {"adapter", OPTION_TEXT, GROUP_MODEL, RUNNING | MERGE, FIELD(adapter), NULL,
      .help = "folder of an adapter to put on the model; train goes on from it",
      .unit = "DIR", .required = MERGE, .decides = true},
@@ -46,7 +46,8 @@ static const struct option rows[] = {
      .help = "share of --data held out for evaluation instead",
      .unit = "SHARE", .min = 0, .max = 0.9},
     {"template", OPTION_NAME, GROUP_DATA, READING, FIELD(template), NULL,
-     .help = "how a conversation becomes text; without it the model's own where it has one, else plain:",
+     .help = "how a conversation becomes text; without it the model's own where it has one, else plain (eval "
+             "--task math and choice: the prompt of the released code):",
      .unit = "NAME", .registry = &template_registry},
     {"template", OPTION_NAME, GROUP_DATA, GENERATE, FIELD(template), NULL,
      .help = "wrap the prompt as a user's turn; without it in the model's own where it has one, else raw:",

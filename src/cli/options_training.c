@@ -4,10 +4,11 @@
 static const char *const schedules[] = {"constant", "linear", "cosine", "cosine-floor", NULL};
 static const char *const states[] = {"f32", "bf16", "8bit", NULL}; // enum state_type
 static const char *const masters[] = {"f32", "none", NULL};        // enum master_weights
-static const char *const tasks[] = {"loss", "exact", NULL};
 static const char *const prunes[] = {"none", "least", "most", "both", NULL}; // enum expert_prune
 static const char *const correlations[] = {"none", "weights", "outputs", "both",
                                            NULL};                 // enum correlation
+static const char *const tasks[] = {"loss",   "exact",  "math",
+                                    "choice", "loglik", NULL};    // enum eval_task
 static const char *const selects[] = {"none", "esft", NULL};      // enum expert_select
 static const char *const esft_scores[] = {"token", "gate", NULL}; // enum esft_score
 
@@ -104,10 +105,22 @@ static const struct option rows[] = {
      .unit = "TEXT", .required = GENERATE},
     {"task", OPTION_CHOICE, GROUP_GENERATION, EVAL, FIELD(task), "loss",
      .help = "loss: mean over the learnt tokens, and perplexity; exact: greedy answers equal to "
-             "the references, white space around them aside",
+             "the references, white space around them aside; math, choice: the last number (or the first "
+             "letter), the first keyword of the answer, prompted and scored as LLM-Adapters does; loglik: "
+             "multiple choice by likelihood, as lm-evaluation-harness does it",
      .choices = tasks},
-    {"max-new-tokens", OPTION_INT, GROUP_GENERATION, GENERATE | EVAL, FIELD(max_new_tokens), "256",
+    {"answers", OPTION_TEXT, GROUP_GENERATION, EVAL, FIELD(answers), NULL,
+     .help = "math, choice: score the outputs in this file, one for each example of --data, instead of a "
+             "model's: JSON objects with `output_pred` or `output`, as --predictions writes them",
+     .unit = "FILE"},
+    {"beams", OPTION_INT, GROUP_GENERATION, GENERATE | EVAL, FIELD(beams), "1",
+     .help = "sequences that a beam search goes on with; 1: no search, the likeliest token always (or drawn)",
+     .unit = "N", .min = 1, .max = 64},
+    {"max-new-tokens", OPTION_INT, GROUP_GENERATION, GENERATE, FIELD(max_new_tokens), "256",
      .help = "longest answer",
+     .unit = "TOKENS", .min = 1, .max = 1 << 20},
+    {"max-new-tokens", OPTION_INT, GROUP_GENERATION, EVAL, FIELD(max_new_tokens), "256",
+     .help = "longest answer; for choice 32 unless given",
      .unit = "TOKENS", .min = 1, .max = 1 << 20},
     {"temperature", OPTION_REAL, GROUP_GENERATION, GENERATE, FIELD(temperature), "0",
      .help = "0: the likeliest token always; above: drawn, flatter as it grows",
@@ -119,7 +132,8 @@ static const struct option rows[] = {
      .help = "draw from the likeliest that hold this much probability",
      .unit = "SHARE", .min = 1e-9, .max = 1},
     {"predictions", OPTION_TEXT, GROUP_GENERATION, EVAL, FIELD(predictions), NULL,
-     .help = "exact: write prompt, prediction, reference and verdict here, a JSON object a line",
+     .help = "all tasks but loss: write prompt, output, extracted answer, reference and verdict here, a JSON "
+             "object a line",
      .unit = "FILE"},
     {"select", OPTION_CHOICE, GROUP_GENERATION, EXPERTS, FIELD(select), "none",
      .help = "choose experts: those that ESFT would train, into --out",

@@ -22,10 +22,11 @@ struct sequence {
 
 struct generate_options {
     int64_t max_new_tokens;
-    struct sampling sampling;
+    struct sampling sampling;  // without beams
+    int64_t beams;             // above 1: beam search (beam.h); 0 and 1: without
     const struct tokens *stop; // ids that end a sequence
     int64_t first_stream;      // sequence i draws from stream first_stream + i
-    // Told each id as it comes; false ends generate() early, with what there is. NULL: nobody.
+    // Told each id as it comes (under beam search when the search is over); false ends generate() early, with what there is. NULL: nobody.
     bool (*token)(void *user, int64_t sequence, int32_t id);
     void *user;
 };
@@ -33,7 +34,12 @@ struct generate_options {
 // Rows of the KV cache (model_setup.cache_rows) that these sequences need side by side.
 int64_t generate_cache_rows(const struct sequence *s, int64_t n, const struct generate_options *o);
 
-// All n sequences side by side: n <= setup.max_tokens, and the cache has room for them. Ids are checked
+// New tokens that this sequence may have: the limit, or as many as the model has positions left.
+int64_t generate_room(const struct model *m, const struct sequence *s,
+                      const struct generate_options *o);
+bool generate_stops(const struct generate_options *o, int32_t id); // is it a stop id?
+
+// All n sequences side by side: n (times beams) <= setup.max_tokens, and the cache has room for them. Ids are checked
 // against the vocabulary and lengths against the model's positions. New tokens end at the last position.
 bool generate(struct model *m, struct sequence *s, int64_t n, const struct generate_options *o,
               struct error *err);

@@ -3,9 +3,6 @@
 
 #include "base/mem.h"
 
-#include <inttypes.h>
-#include <string.h>
-
 static bool tell(const struct score_listener *l, int64_t done, int64_t of)
 {
     return !l || !l->progress || l->progress(l->user, done, of);
@@ -71,107 +68,4 @@ bool score_loss(struct loss_score *out, struct model *m, const struct dataset *d
     mem_free(out->usage);
     out->usage = NULL;
     return false;
-}
-
-static int64_t group_size(const struct dataset *d, int64_t first, const struct exact_options *o)
-{
-    const int64_t left = d->count - first;
-    return left < o->side_by_side ? left : o->side_by_side;
-}
-
-int64_t score_exact_rows(const struct dataset *d, const struct exact_options *o)
-{
-    int64_t most = 0;
-    for (int64_t first = 0; first < d->count; first += o->side_by_side) {
-        int64_t rows = 0;
-        for (int64_t i = 0; i < group_size(d, first, o); i++) {
-            rows += d->example[first + i].prompt_count + o->max_new_tokens;
-        }
-        if (rows > most) most = rows;
-    }
-    return most;
-}
-
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-// Cuts white space off both ends, in place.
-static char *trim(char *text)
-{
-    while (is_space(*text)) {
-        text++;
-    }
-    size_t n = strlen(text);
-    while (n && is_space(text[n - 1])) {
-        n--;
-    }
-    text[n] = 0;
-    return text;
-}
-
-static bool judge(struct exact_score *out, const struct sequence *s, const struct dataset *d,
-                  int64_t i, const struct exact_options *o, struct error *err)
-{
-    struct buf text = {0};
-    char *reference = mem_strdup(d->example[i].answer);
-    bool ok = reference ? generate_decode(&text, s->out.id, s->out.count, o->tokenizer, err)
-                        : fail(err, "no memory");
-    if (ok) {
-        struct answer a = {.example = i,
-                           .text = trim(text.data),
-                           .reference = trim(reference),
-                           .stopped = s->stop >= 0,
-                           .tokens = s->out.count};
-        a.correct = !strcmp(a.text, a.reference);
-        out->examples++;
-        out->correct += a.correct;
-        out->stopped += a.stopped;
-        ok = !o->answer || o->answer(o->user, &a, err);
-    }
-    buf_free(&text);
-    mem_free(reference);
-    return ok;
-}
-
-static bool answer_group(struct exact_score *out, struct model *m, const struct dataset *d,
-                         struct sequence *s, int64_t first, const struct exact_options *o,
-                         struct error *err)
-{
-    const int64_t n = group_size(d, first, o);
-    const struct generate_options g = {
-        .max_new_tokens = o->max_new_tokens, .stop = o->stop, .first_stream = first};
-    for (int64_t i = 0; i < n; i++) {
-        const struct example *e = &d->example[first + i];
-        if (!e->answer) {
-            return fail(err,
-                        "%s:%" PRId64 ": no answer to compare with; prompts with answers expected",
-                        e->file, e->line);
-        }
-        s[i].prompt = d->id + e->first;
-        s[i].n_prompt = e->prompt_count;
-    }
-    if (!generate(m, s, n, &g, err)) return false;
-    for (int64_t i = 0; i < n; i++) {
-        if (!judge(out, &s[i], d, first + i, o, err)) return false;
-    }
-    return true;
-}
-
-bool score_exact(struct exact_score *out, struct model *m, const struct dataset *d,
-                 const struct exact_options *o, const struct score_listener *l, struct error *err)
-{
-    *out = (struct exact_score){0};
-    struct sequence *s = mem_zalloc((size_t)o->side_by_side, sizeof *s);
-    bool ok = s || fail(err, "no memory for %" PRId64 " sequences", o->side_by_side);
-    for (int64_t first = 0; ok && first < d->count; first += o->side_by_side) {
-        ok = answer_group(out, m, d, s, first, o, err);
-        if (ok && !tell(l, first + group_size(d, first, o), d->count)) break;
-    }
-    for (int64_t i = 0; s && i < o->side_by_side; i++) {
-        tokens_free(&s[i].out);
-    }
-    mem_free(s);
-    return ok;
 }

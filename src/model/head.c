@@ -95,3 +95,19 @@ void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *lo
         o->download(logits + at * V, y.data, tensor_bytes(y));
     }
 }
+
+void model_token_losses(struct model *m, const struct batch *b, float *loss)
+{
+    const struct ops *o = m->setup.ops;
+    struct acts *a = m->acts;
+    assert(a->n == b->n);
+    const int64_t supervised = model_upload_targets(m, b);
+    for (int64_t at = 0; at < supervised; at += chunk_rows(a)) {
+        const int64_t left = supervised - at, n = left < chunk_rows(a) ? left : chunk_rows(a);
+        const struct tensor losses = tensor_rows(a->losses, 0, n);
+        const struct tensor logits = chunk_logits(m, tensor_rows(a->head_x, 0, n),
+                                                  tensor_rows(a->target_row, at, n), DTYPE_F32);
+        o->cross_entropy(losses, logits, tensor_rows(a->target, at, n), 0);
+        o->download(loss + at, losses.data, tensor_bytes(losses));
+    }
+}

@@ -116,6 +116,14 @@ bool model_begin_last_phase(struct model *m,
 // After a forward: logits (n_rows, V) F32 in host memory, of the given rows of the batch.
 void model_logits(struct model *m, const int32_t *row, int64_t n_rows, float *logits);
 
+// After a forward: the loss of each supervised token, in the order of their rows, into host memory
+// (b->supervised). From F32 logits, whatever the activations' type.
+void model_token_losses(struct model *m, const struct batch *b, float *loss);
+
+// After a forward through the cache, whose activations it takes as scratch: rows [from, from + n) of the
+// cache become rows [to, to + n) in every layer. The two do not overlap.
+void model_copy_cache(struct model *m, int64_t to, int64_t from, int64_t n);
+
 // After a forward with training == true (which keeps every layer's): router logits (N,E) F32 and the
 // route, on the backend; data NULL where the layer has no experts.
 struct tensor model_router_logits(const struct model *m, int64_t layer);

@@ -200,7 +200,7 @@ static void bad_flags_are_named(void **state)
         check_parse_error(COMMAND_TRAIN, line, cases[i].needle);
     }
     check_parse_error(COMMAND_TRAIN, "--model m --out o", "train needs --data");
-    check_parse_error(COMMAND_EVAL, "--data d", "eval needs --model");
+    check_parse_error(COMMAND_EVAL, "--model m", "eval needs --data");
     check_parse_error(COMMAND_GENERATE, "--model m --prompt p stray", "found 'stray'");
     check_parse_error(COMMAND_BENCH, "--config c --routing topk,best", "found 'best'");
 }
