@@ -251,12 +251,17 @@ static void bandwidth_bound(void)
                              .y = make(DTYPE_F32, 1, rows),
                              .z = make(DTYPE_I32, 1, rows)};
     report_bytes("cross_entropy", &loss, 8.0 * (double)(rows * V));
-    void *data[] = {j.x.data};
-    struct job decode = {.run = run_decode,
-                         .x = make(DTYPE_F32, 1, C),
-                         .y = make(DTYPE_F32, 1, 8192),
-                         .w = {1, 8192, C, DTYPE_BF16, data}};
-    report_bytes("matmul_forward, one row, BF16", &decode, 2.0 * 8192 * (double)C);
+    for (int64_t few = 1; few <= 32; few *= 2) {
+        char name[64];
+        snprintf(name, sizeof name, "matmul_forward, BF16 weights, %d rows", (int)few);
+        void *data[] = {j.x.data};
+        struct job decode = {.run = run_decode,
+                             .x = make(DTYPE_BF16, few, C),
+                             .y = make(DTYPE_BF16, few, 8192),
+                             .w = {1, 8192, C, DTYPE_BF16, data}};
+        report_bytes(name, &decode, 2.0 * 8192 * (double)C);
+        drop(decode.x), drop(decode.y);
+    }
 }
 
 static struct adamw_leaf reduced;
@@ -316,7 +321,7 @@ int main(int argc, char **argv)
     const int threads = argc > 1 ? atoi(argv[1]) : 1;
     const int64_t R = argc > 2 ? atoi(argv[2]) : 8192, G = argc > 3 ? atoi(argv[3]) : 16;
     const char *part = argc > 4 ? argv[4] : "";
-    cpu_configure(threads, CPU_PRODUCTS_F32);
+    cpu_configure(threads, CPU_PRODUCTS_AUTO);
     reference = (struct job){.run = run_product,
                              .x = make(DTYPE_F32, SIDE, SIDE),
                              .y = make(DTYPE_F32, SIDE, SIDE),

@@ -146,7 +146,7 @@ bool answer_extract(struct extracted *out, enum answer_kind kind, const char *ou
                     struct error *err)
 {
     size_t size = strlen(output);
-    *out = (struct extracted){.number = INFINITY, .text = ""};
+    *out = (struct extracted){.number = HUGE_VAL, .text = ""};
     if (kind == ANSWER_TEXT) {
         *out = (struct extracted){.found = true, .text = output, .size = size};
         text_strip(&out->text, &out->size);

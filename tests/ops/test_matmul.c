@@ -175,6 +175,44 @@ static void test_large(void **state)
     large(DTYPE_BF16, DTYPE_BF16, mixed, 4);
 }
 
+// y of `n` rows against sums in double, added to what was there or not; sizes that no vector divides.
+static void few_rows(int64_t n, enum dtype t, size_t shift, bool accumulate)
+{
+    const int64_t rows = 71, cols = 2 * 32 + 13;
+    struct bank w;
+    const struct tensor all = random_tensor(DTYPE_F32, 1, rows * cols, 3);
+    make_bank(&w, DTYPE_BF16, tensor_make(all.data, DTYPE_F32, 3, (int64_t[]){1, rows, cols}),
+              shift);
+    const struct tensor x = random_tensor(t, n, cols, 1), xf = as(DTYPE_F32, x);
+    const struct tensor y = random_tensor(DTYPE_F32, n, rows, 2), before = as(DTYPE_F32, y);
+    cpu_ops.matmul_forward(y, x, &w.m, tensor_absent(), accumulate);
+    for (int64_t i = 0; i < n * rows; i++) {
+        const char *at = (const char *)w.data[0] + 2 * (i % rows * cols);
+        double sum = accumulate ? (double)data_f32(before)[i] : 0;
+        for (int64_t k = 0; k < cols; k++) {
+            uint16_t h;
+            memcpy(&h, at + 2 * k, sizeof h);
+            sum += (double)row_f32(xf, i / rows)[k] * (double)f32_from_bf16(h);
+        }
+        assert_true(fabs((double)data_f32(y)[i] - sum) < 2e-5);
+    }
+}
+
+static void test_few_rows(void **state)
+{
+    const enum cpu_products products[] = {CPU_PRODUCTS_F32, CPU_PRODUCTS_AUTO};
+    for (int i = 0; i < 2; i++) {
+        cpu_configure(2, products[i]);
+        for (int64_t n = 1; n <= 34; n += n < 10 ? 1 : 4) {
+            few_rows(n, DTYPE_BF16, 0, false);
+            few_rows(n, DTYPE_BF16, 0, true);
+            few_rows(n, DTYPE_BF16, 1, true);
+            few_rows(n, DTYPE_F32, 3, false);
+            release_all(state);
+        }
+    }
+}
+
 // Without offsets: one matrix, all rows.
 static void test_one_group(void **state)
 {
@@ -215,6 +253,7 @@ int main(void)
         cmocka_unit_test_teardown(test_products_bf16, release_all),
         cmocka_unit_test_teardown(test_products_auto, release_all),
         cmocka_unit_test_teardown(test_large, release_all),
+        cmocka_unit_test_teardown(test_few_rows, release_all),
         cmocka_unit_test_teardown(test_one_group, release_all),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);

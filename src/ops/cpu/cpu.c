@@ -9,7 +9,7 @@
 static struct {
     int threads; // 0: not decided yet
     enum cpu_products products;
-    bool asked, bf16;
+    bool asked, bf16, instructions;
 } settings;
 
 void cpu_configure(int threads, enum cpu_products products)
@@ -32,9 +32,15 @@ bool cpu_bf16_products(void)
         const bool wanted = settings.products == CPU_PRODUCTS_BF16 ||
                             (settings.products == CPU_PRODUCTS_AUTO && product_bf16_is_fast());
         settings.bf16 = wanted && product_bf16_works();
+        settings.instructions = settings.bf16 && product_bf16_is_fast();
         settings.asked = true;
     }
     return settings.bf16;
+}
+
+bool cpu_bf16_instructions(void)
+{
+    return cpu_bf16_products() && settings.instructions;
 }
 
 static enum dtype bf16_activations(void)

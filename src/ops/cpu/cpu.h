@@ -7,7 +7,8 @@
 enum { SMALL_WORK = 16384 }; // elements below which a second thread costs more than it saves
 
 int cpu_threads(void);
-bool cpu_bf16_products(void); // products of BF16 operands run in BF16
+bool cpu_bf16_products(void);     // products of BF16 operands run in BF16
+bool cpu_bf16_instructions(void); // and the processor multiplies them itself
 
 // The calling thread's buffer of this use, at least `bytes` long, 64-byte aligned, kept for the next
 // call and freed with the thread. Not zeroed.

@@ -2,15 +2,18 @@
 // output columns); one thread computes it, so that nothing depends on how many there are. Products run
 // in F32, with what is not F32 converted block by block, or in BF16 where that is fast.
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/few_rows.h"
 #include "ops/cpu/product.h"
 #include "ops/cpu/vector.h"
 
 #include <assert.h>
 
 enum {
-    FEW_ROWS = 4,         // computed as dot products, reading each weight once
+    // So many rows are computed as dot products, which read each weight once: beyond, the library is faster.
+    FEW_ROWS = 8,
+    FEW_ROWS_BF16 = 32,   // where the processor multiplies BF16 pairs
     COLUMNS = 512,        // of the output, in a task
-    FEW_COLUMNS = 32,     // with few rows, so that every core has something to read
+    FEW_COLUMNS = 64,     // with few rows, so that every core has something to read
     ROWS = 1024,          // of a task: a converted block of weights serves that many
     CONVERTED_ROWS = 256, // activations converted at a time
     DEPTH = 1024,         // of a product with converted weights: 512 x 1024 floats are 2 MB
@@ -180,46 +183,48 @@ static void run_bf16(const struct bank_product *p, const struct task *t)
     if (!direct) close_output(p, t, c);
 }
 
-// sum[r] += <x_r, w> for rows of x that lie step apart; n <= BLOCK.
-VECTOR_CLONES
-static void add_dots(float *sum, int64_t sum_step, const char *w, enum dtype t, const float *x,
-                     int64_t step, int64_t rows, int64_t n)
+static bool by_instructions(const struct bank_product *p)
 {
-    float buffer[BLOCK];
-    to_f32(buffer, w, t, n);
-    for (int64_t r = 0; r < rows; r++) {
-        sum[r * sum_step] += dot_f32(buffer, x + r * step, n);
+    return p->w->dtype == DTYPE_BF16 && p->x.dtype == DTYPE_BF16 && cpu_bf16_instructions() &&
+           is_aligned(p->w);
+}
+
+static void dots(float *sum, const struct bank_product *p, const struct task *t)
+{
+    const struct tensor rows = tensor_rows(p->x, t->row, t->rows);
+    const char *w = weight_at(p, t->group, t->column, 0);
+    if (by_instructions(p)) {
+        few_rows_product_bf16(sum, rows.data, w, t->rows, t->columns, p->depth, p->accumulate);
+        return;
     }
+    float *x = scratch_f32(SCRATCH_A, t->rows * p->depth);
+    to_f32(x, rows.data, rows.dtype, t->rows * p->depth);
+    few_rows_product(sum, x, w, p->w->dtype, t->rows, t->columns, p->depth, p->accumulate);
 }
 
 // Few rows: the time is that of reading W. Forward only.
 static void run_dots(const struct bank_product *p, const struct task *t)
 {
-    float *x = scratch_f32(SCRATCH_A, t->rows * p->depth);
     float *sum = scratch_f32(SCRATCH_C, t->rows * t->columns);
-    to_f32(x, element_at(p->x, t->row * p->depth), p->x.dtype, t->rows * p->depth);
     if (p->accumulate) {
         convert_block(sum, t->columns, element_at(p->y, t->row * p->columns + t->column),
                       p->y.dtype, t->rows, t->columns, p->columns);
-    } else {
-        memset(sum, 0, (size_t)(t->rows * t->columns) * sizeof *sum);
     }
-    for (int64_t j = 0; j < t->columns; j++) {
-        for (int64_t k = 0; k < p->depth; k += BLOCK) {
-            const char *w = weight_at(p, t->group, t->column + j, k);
-            add_dots(sum + j, t->columns, w, p->w->dtype, x + k, p->depth, t->rows,
-                     min_i64(BLOCK, p->depth - k));
-        }
-    }
+    dots(sum, p, t);
     for (int64_t r = 0; r < t->rows; r++) {
         block_store(p->y, (t->row + r) * p->columns + t->column, sum + r * t->columns, t->columns);
     }
 }
 
+static int64_t few_rows(const struct bank_product *p)
+{
+    return by_instructions(p) ? FEW_ROWS_BF16 : FEW_ROWS;
+}
+
 static void run_task(const struct bank_product *p, const struct task *t)
 {
     const bool bf16 = cpu_bf16_products() && p->x.dtype == DTYPE_BF16 && p->w->dtype == DTYPE_BF16;
-    if (t->rows <= FEW_ROWS && p->transposed) {
+    if (t->rows <= few_rows(p) && p->transposed) {
         run_dots(p, t);
     } else if (bf16 && is_aligned(p->w)) {
         run_bf16(p, t);
@@ -247,7 +252,7 @@ static bool find_task(struct task *t, const struct bank_product *p, int64_t i, i
 static void run(const struct bank_product *p)
 {
     const int64_t most = most_rows(p), parts = ceil_div(most, ROWS);
-    const int64_t width = most <= FEW_ROWS ? FEW_COLUMNS : COLUMNS;
+    const int64_t width = most <= few_rows(p) ? FEW_COLUMNS : COLUMNS;
     const int64_t tasks = p->w->groups * parts * ceil_div(p->columns, width);
     const bool worth = p->y.dim[0] * p->columns * p->depth > SMALL_WORK * 8;
     cpu_bf16_products(); // decided before there are threads
