@@ -2,18 +2,7 @@
 # test_eval.sh BINARY - `eval --task math`, `choice` and `loglik` as a user calls them: a model learns answers by heart and is
 # scored on them, greedy and with beams, alone and side by side; stored outputs are scored without a model; and a line
 # that lacks what a task needs is named.
-set -uo pipefail
-moetune=$(realpath "$1")
-repo=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/moetune-eval-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/common.sh"
 
 # expect STATUS WORDS COMMAND...: that status, and one line on stderr that holds the words.
 expect() {
