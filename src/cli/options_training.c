@@ -2,11 +2,11 @@
 #include "cli/option_rows.h"
 
 static const char *const schedules[] = {"constant", "linear", "cosine", "cosine-floor", NULL};
-static const char *const states[] = {"f32", "bf16", "8bit", NULL}; // enum state_type
-static const char *const masters[] = {"f32", "none", NULL};        // enum master_weights
+static const char *const states[] = {"f32", "bf16", "8bit", NULL};           // enum state_type
+static const char *const masters[] = {"f32", "none", NULL};                  // enum master_weights
 static const char *const prunes[] = {"none", "least", "most", "both", NULL}; // enum expert_prune
 static const char *const correlations[] = {"none", "weights", "outputs", "both",
-                                           NULL};                 // enum correlation
+                                           NULL}; // enum correlation
 static const char *const tasks[] = {"loss",   "exact",  "math",
                                     "choice", "loglik", NULL};    // enum eval_task
 static const char *const selects[] = {"none", "esft", NULL};      // enum expert_select
