@@ -127,7 +127,8 @@ struct jvalue j_format_percent(struct jrun *r, const struct jtext *t, const stru
         if (used == n) j_fail(r, "not enough arguments for format string");
         write_one(r, &o, arg[used++], &s);
     }
-    const bool mapping = n == 1 && arg[0].type == J_DICT;
+    const bool mapping =
+        n == 1 && (arg[0].type == J_DICT || arg[0].type == J_LIST); // as Python asks
     if (used < n && !mapping) j_fail(r, "not all arguments converted during string formatting");
     return j_written(r, &o);
 }
