@@ -211,7 +211,7 @@ static bool check_disk(const struct trainer *t, struct error *err)
     const int64_t more = p.checkpoints > there ? p.checkpoints - there : 1;
     const double need = (double)p.checkpoint_bytes * (double)more + (double)p.export_bytes;
     const double available = (double)p.disk_free;
-    plan_free(&p);
+    mem_free(p.module);
     if (available < 0 || need <= available) return true;
     return fail(err,
                 "%s: %.1f MiB free, %.1f MiB expected (%" PRId64 " checkpoints of %.1f MiB, the "

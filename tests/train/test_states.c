@@ -6,6 +6,7 @@
 #include "base/log.h"
 
 #include <stdlib.h>
+#include <sys/sysinfo.h>
 
 // The toy with tied embeddings, or stored as bf16.
 static void make_base(const struct toy *t, bool tied, const char *dtype)
@@ -354,6 +355,21 @@ static void a_failed_allocation_says_who_holds_what(void **unused)
     }
 }
 
+// What is asked for one piece after another counts together; nothing of it is touched here.
+static void more_than_the_machine_has_is_refused(void **unused)
+{
+    (void)unused;
+    struct sysinfo s;
+    assert_int_equal(sysinfo(&s), 0);
+    const size_t most = (size_t)(s.totalram + s.totalswap) * s.mem_unit / 10 * 6;
+    for (int i = 0; i < 2; i++) {
+        void *p = cpu_ops.allocate(most);
+        if (!p) skip(); // the system promises less
+        assert_null(cpu_ops.allocate(most));
+        cpu_ops.release(p, most);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -365,6 +381,7 @@ int main(void)
         cmocka_unit_test(what_does_not_go_together_is_refused),
         cmocka_unit_test(the_plan_is_what_is_allocated),
         cmocka_unit_test(a_failed_allocation_says_who_holds_what),
+        cmocka_unit_test(more_than_the_machine_has_is_refused),
     };
     cpu_configure(1, CPU_PRODUCTS_AUTO);
     return cmocka_run_group_tests(tests, NULL, NULL);

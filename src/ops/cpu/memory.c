@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 enum { PAGE = 4096, HUGE_PAGE = 2 << 20, ZERO_BLOCK = 1 << 20 };
 
@@ -15,12 +16,24 @@ static size_t mapped_size(size_t bytes)
     return (bytes + PAGE) / PAGE * PAGE; // never 0
 }
 
+static _Atomic size_t held; // bytes mapped by all allocations
+
+// More than the machine's memory and swap together: the kernel would promise it all the same, and end some
+// process when it is used.
+static bool beyond_machine(size_t bytes)
+{
+    struct sysinfo s;
+    return sysinfo(&s) == 0 && bytes / s.mem_unit > (size_t)s.totalram + s.totalswap;
+}
+
 void *cpu_allocate(size_t bytes)
 {
     if (bytes > SIZE_MAX / 4) return NULL;
     const size_t size = mapped_size(bytes);
+    if (beyond_machine(held + size)) return NULL;
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
+    held += size;
     if (size >= HUGE_PAGE)
         madvise(p, size, MADV_HUGEPAGE); // a hint: random reads in a third of the time
     return p;
@@ -28,7 +41,9 @@ void *cpu_allocate(size_t bytes)
 
 void cpu_release(void *p, size_t bytes)
 {
-    if (p) munmap(p, mapped_size(bytes));
+    if (!p) return;
+    munmap(p, mapped_size(bytes));
+    held -= mapped_size(bytes);
 }
 
 void cpu_upload(void *dst, const void *src, size_t bytes)
