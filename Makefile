@@ -10,7 +10,14 @@
 #   make install      program, library, manual, completions below PREFIX   make uninstall   takes them away
 #   make deb          Debian packages, in build/debian                make check-deb     tries them
 #
+# CUDA=1 builds the CUDA backend into the same binary (needs nvcc 13).
 # BUILD is the build folder, PREFIX where it is installed (/usr/local; DESTDIR stands before it), CC the compiler of a new one, CMAKE_ARGS go to CMake when it is made.
+CUDA ?= 0
+ifeq ($(CUDA),1)
+override CMAKE_ARGS += -DMOETUNE_CUDA=ON
+# nvcc where the toolkit's own installer puts it, when it is not on the path.
+export PATH := $(PATH):/usr/local/cuda/bin
+endif
 BUILD ?= build
 JOBS ?= $(shell nproc)
 SECONDS ?= 60
@@ -26,6 +33,9 @@ endif
 .PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz clean install uninstall deb check-deb
 
 all: $(BUILD)/CMakeCache.txt
+ifeq ($(CUDA),1)
+	@grep -q '^MOETUNE_CUDA:BOOL=ON' $< || cmake -S . -B $(BUILD) $(CMAKE_ARGS)
+endif
 	cmake --build $(BUILD) -j $(JOBS) --target $(TARGETS)
 
 $(BUILD)/CMakeCache.txt:

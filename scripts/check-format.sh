@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# check-format.sh [--fix] - every C file as clang-format 14 lays it out (other versions differ).
+# check-format.sh [--fix] - every C, CUDA and C++ file as clang-format 14 lays it out (other versions differ).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ folders=()
 for folder in include src tests bench demo docs; do
     [ ! -d "$folder" ] || folders+=("$folder")
 done
-mapfile -t files < <(find "${folders[@]}" -name '*.[ch]' | sort)
+mapfile -t files < <(find "${folders[@]}" -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | sort)
 if [ "${1:-}" = --fix ]; then
     "$format" -i "${files[@]}"
 else

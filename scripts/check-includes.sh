@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-find src -name '*.[ch]' | sort | xargs awk '
+find src -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | sort | xargs awk '
 BEGIN {
     # What a folder may include, as prefixes of paths below src/.
     may["base"] = "base/"

@@ -10,7 +10,7 @@ folders=()
 for folder in include src tests bench demo docs; do
     [ ! -d "$folder" ] || folders+=("$folder")
 done
-find "${folders[@]}" -name '*.[ch]' | sort | xargs awk -v exceptions="$exceptions" '
+find "${folders[@]}" -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | sort | xargs awk -v exceptions="$exceptions" '
 BEGIN {
     n = split(exceptions, list, " ")
     for (i = 1; i <= n; i++) excepted[list[i]] = 1

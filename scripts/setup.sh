@@ -4,7 +4,7 @@
 # takes neither network nor rights. --check installs nothing and fails if something is missing.
 set -euo pipefail
 
-build=(gcc libc6-dev make cmake pkg-config libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev
+build=(gcc g++ libc6-dev make cmake pkg-config libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev
     libutf8proc-dev zlib1g-dev libcmocka-dev)
 checks=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev libomp-14-dev
     dpkg-dev)

@@ -9,6 +9,7 @@
 // accumulate). An absent output (data == NULL) is not computed. Inputs never alias outputs unless the
 // comment says so. All memory comes from the table's own allocate().
 #pragma once
+#include "base/error.h"
 #include "base/tensor.h"
 
 #include <stddef.h>
@@ -95,8 +96,13 @@ struct ops {
     enum dtype (*bf16_activations)(void);
     size_t (*scratch_bytes)(void); // most that the backend allocates besides what it is asked for
 
-    // Memory. allocate: zeroed, 64-byte aligned, NULL when it does not fit. download waits for all
-    // work before it.
+    // False and the reason once the device has failed: what was computed since means nothing. Failures
+    // stay; who keeps results asks before it keeps them, after a download (which waits for all work).
+    bool (*check)(struct error *err);
+    size_t (*free_bytes)(void); // what allocate could give about now; SIZE_MAX: not known
+
+    // Memory. allocate: zeroed, 64-byte aligned, NULL when it does not fit. upload returns when src was
+    // read; download waits for all work before it.
     void *(*allocate)(size_t bytes);
     void (*release)(void *p, size_t bytes);
     // The same for optimizer states that the user wants in host memory (--offload-states): ops read and write
@@ -317,6 +323,11 @@ struct ops {
 };
 
 extern const struct ops cpu_ops;
+
+// The table of CUDA on the first GPU, or NULL and why there is none: a build without CUDA, no driver or one too
+// old, no GPU or one before sm_80. The first call takes the device; it is kept to the end of the process.
+const struct ops *cuda_open(struct error *err);
+const char *cuda_device_name(void); // of the device that was opened
 
 enum cpu_products { CPU_PRODUCTS_AUTO, CPU_PRODUCTS_BF16, CPU_PRODUCTS_F32 };
 // Threads (0: all the process may use) and the type of the matrix products on BF16 operands (AUTO: BF16

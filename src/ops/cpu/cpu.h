@@ -57,6 +57,8 @@ static inline int64_t rows_in_use(struct tensor offsets, int64_t rows)
 }
 
 // memory.c
+bool cpu_check(struct error *err);
+size_t cpu_free_bytes(void);
 void *cpu_allocate(size_t bytes);
 void cpu_release(void *p, size_t bytes);
 void cpu_upload(void *dst, const void *src, size_t bytes);

@@ -16,6 +16,17 @@ static size_t mapped_size(size_t bytes)
     return (bytes + PAGE) / PAGE * PAGE; // never 0
 }
 
+bool cpu_check(struct error *err)
+{
+    (void)err;
+    return true; // what fails on a CPU ends the process
+}
+
+size_t cpu_free_bytes(void)
+{
+    return SIZE_MAX;
+}
+
 static _Atomic size_t held; // bytes mapped by all allocations
 
 // More than the machine's memory and swap together: the kernel would promise it all the same, and end some

@@ -1,0 +1,241 @@
+// ops/cuda/memory.cu - the device: opening it, its memory, copies, and what failed.
+//
+// Copies to the device go through a ring of pinned blocks, so that upload returns when the source was read:
+// a step's small ones never wait, and a stream of large ones runs at the bus's speed while the host fills the
+// next block.
+#include "ops/cuda/cuda.h"
+
+#include <stdio.h>
+
+enum { SLOTS = 4, NEEDED_GENERATION = 80, COPY_THREADS = 512 };
+static const size_t SLOT = (size_t)8 << 20;
+
+static struct {
+    bool open;
+    cudaStream_t stream;
+    int processors, generation;
+    char name[256];
+    char *slot[SLOTS]; // pinned; slot[current] is filled up to `filled`
+    cudaEvent_t copied[SLOTS];
+    int current;
+    size_t filled;
+    struct {
+        void *data;
+        size_t bytes;
+    } scratch[CUDA_SCRATCH_USES];
+    struct error failure; // of the device: the first
+    bool failed;
+} device;
+
+cudaStream_t cuda_stream(void)
+{
+    return device.stream;
+}
+
+int cuda_processors(void)
+{
+    return device.processors;
+}
+
+int cuda_generation(void)
+{
+    return device.generation;
+}
+
+void cuda_note(const char *what, cudaError_t result)
+{
+    if (result == cudaSuccess || device.failed) return;
+    fail(&device.failure, "%s: %s failed: %s", device.name, what, cudaGetErrorString(result));
+    device.failed = true;
+}
+
+bool cuda_check(struct error *err)
+{
+    cuda_note("an operation", cudaGetLastError());
+    return !device.failed || fail(err, "%s", device.failure.msg);
+}
+
+// ---- opening
+
+static bool find_device(struct error *err)
+{
+    int count = 0, driver = 0, runtime = 0;
+    const cudaError_t found = cudaGetDeviceCount(&count);
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (!driver) return fail(err, "device cuda: no NVIDIA driver found");
+    if (found == cudaErrorInsufficientDriver) {
+        return fail(err, "device cuda: the driver supports CUDA %d.%d, at least %d.%d expected",
+                    driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    }
+    if (found == cudaErrorNoDevice || (found == cudaSuccess && !count)) {
+        return fail(err, "device cuda: no NVIDIA GPU found");
+    }
+    return found == cudaSuccess || fail(err, "device cuda: %s", cudaGetErrorString(found));
+}
+
+static bool take_device(struct error *err)
+{
+    struct cudaDeviceProp p;
+    cudaError_t e = cudaGetDeviceProperties(&p, 0);
+    if (e == cudaSuccess) {
+        device.generation = 10 * p.major + p.minor;
+        device.processors = p.multiProcessorCount;
+        snprintf(device.name, sizeof device.name, "%s", p.name);
+        if (device.generation < NEEDED_GENERATION) {
+            return fail(err, "device cuda: %s has compute capability %d.%d, at least 8.0 expected",
+                        p.name, p.major, p.minor);
+        }
+        e = cudaSetDevice(0);
+    }
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking);
+    for (int i = 0; e == cudaSuccess && i < SLOTS; i++) {
+        e = cudaHostAlloc((void **)&device.slot[i], SLOT, cudaHostAllocDefault);
+        if (e == cudaSuccess) {
+            e = cudaEventCreateWithFlags(&device.copied[i], cudaEventDisableTiming);
+        }
+    }
+    return e == cudaSuccess || fail(err, "device cuda: %s: %s", device.name, cudaGetErrorString(e));
+}
+
+const struct ops *cuda_open(struct error *err)
+{
+    if (!device.open) device.open = find_device(err) && take_device(err);
+    return device.open ? &cuda_ops : NULL;
+}
+
+const char *cuda_device_name(void)
+{
+    return device.name;
+}
+
+// ---- memory
+
+void *cuda_allocate(size_t bytes)
+{
+    void *p = NULL;
+    const cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); // asking for too much is no failure of the device
+        return NULL;
+    }
+    cuda_note("allocation", e);
+    if (e != cudaSuccess) return NULL;
+    cuda_note("clearing", cudaMemsetAsync(p, 0, bytes, device.stream));
+    return p;
+}
+
+void cuda_release(void *p, size_t bytes)
+{
+    (void)bytes;
+    cuda_note("release", cudaFree(p));
+}
+
+size_t cuda_free_bytes(void)
+{
+    size_t available = 0, total = 0;
+    cuda_note("asking for free memory", cudaMemGetInfo(&available, &total));
+    return available;
+}
+
+void *cuda_scratch(enum cuda_scratch_use use, size_t bytes)
+{
+    if (bytes > device.scratch[use].bytes) {
+        cuda_note("release", cudaFree(device.scratch[use].data)); // waits until nothing uses it
+        device.scratch[use].bytes = 0;
+        const cudaError_t e = cudaMalloc(&device.scratch[use].data, bytes);
+        cuda_note("allocation of scratch memory", e);
+        if (e != cudaSuccess) return device.scratch[use].data = NULL;
+        device.scratch[use].bytes = bytes;
+    }
+    return device.scratch[use].data;
+}
+
+// ---- copies
+
+static void next_slot(void)
+{
+    cuda_note("a copy", cudaEventRecord(device.copied[device.current], device.stream));
+    device.current = (device.current + 1) % SLOTS;
+    device.filled = 0;
+    cuda_note("a copy", cudaEventSynchronize(device.copied[device.current]));
+}
+
+void cuda_upload(void *dst, const void *src, size_t bytes)
+{
+    for (size_t done = 0, n; done < bytes && !device.failed; done += n) {
+        if (device.filled == SLOT) next_slot();
+        n = bytes - done < SLOT - device.filled ? bytes - done : SLOT - device.filled;
+        char *from = device.slot[device.current] + device.filled;
+        memcpy(from, (const char *)src + done, n);
+        device.filled += n;
+        cuda_note("upload", cudaMemcpyAsync((char *)dst + done, from, n, cudaMemcpyHostToDevice,
+                                            device.stream));
+    }
+}
+
+// What could not be read is not a number.
+void cuda_download(void *dst, const void *src, size_t bytes)
+{
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = bytes - done < SLOT ? bytes - done : SLOT;
+        if (!device.failed) {
+            next_slot(); // the block is free: uploads from it are done
+            cuda_note("download",
+                      cudaMemcpyAsync(device.slot[device.current], (const char *)src + done, n,
+                                      cudaMemcpyDeviceToHost, device.stream));
+            cuda_note("an operation", cudaStreamSynchronize(device.stream));
+        }
+        if (device.failed) {
+            memset((char *)dst + done, 0xff, n);
+        } else {
+            memcpy((char *)dst + done, device.slot[device.current], n);
+        }
+    }
+}
+
+void cuda_zero(struct tensor x)
+{
+    if (tensor_bytes(x)) {
+        cuda_note("clearing", cudaMemsetAsync(x.data, 0, tensor_bytes(x), device.stream));
+    }
+}
+
+template <typename T, typename U> static __global__ void convert(T *y, const U *x, int64_t count)
+{
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        y[i] = from_float<T>(to_float(x[i]));
+    }
+}
+
+void cuda_convert(struct tensor y, struct tensor x)
+{
+    const int64_t count = tensor_count(y);
+    assert(count == tensor_count(x));
+    if (x.dtype == y.dtype) {
+        if (count) {
+            cuda_note("a copy", cudaMemcpyAsync(y.data, x.data, tensor_bytes(x),
+                                                cudaMemcpyDeviceToDevice, device.stream));
+        }
+        return;
+    }
+    const auto run = [&](auto to, auto from) {
+        using T = decltype(to);
+        using U = decltype(from);
+        LAUNCH((convert<T, U>), cuda_grid(count, COPY_THREADS), COPY_THREADS, 0, data<T>(y),
+               data<U>(x), count);
+    };
+    const auto from_any = [&](auto to) {
+        if (x.dtype == DTYPE_F64) {
+            run(to, double{});
+        } else {
+            with_floating(x.dtype, [&](auto from) { run(to, from); });
+        }
+    };
+    if (y.dtype == DTYPE_F64) {
+        from_any(double{});
+    } else {
+        with_floating(y.dtype, from_any);
+    }
+}
