@@ -1,0 +1,12 @@
+// ops/cuda/matmul.h - products of BF16 on Hopper, apart because they are compiled for sm_90a alone.
+#pragma once
+#include "ops/cuda/product.cuh"
+
+// False: this device has no wgmma, or the product is better made another way; nothing is done then.
+bool hopper_rows(const rows_product &p, int y_type);
+bool hopper_weight(const weight_product &p);
+
+// Which kernels multiply BF16, for tests and bench: those for the device at hand, or those for any.
+enum cuda_products { CUDA_PRODUCTS_AUTO, CUDA_PRODUCTS_PORTABLE };
+extern "C" void cuda_configure_products(enum cuda_products products);
+bool cuda_wgmma(void); // is wgmma to be used?

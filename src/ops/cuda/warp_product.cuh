@@ -1,0 +1,168 @@
+// ops/cuda/warp_product.cuh - a tile of a product by eight warps with mma.sync, and its way to memory. Part of
+// more than one kernel: products over banks, over blocks, and scores.
+#pragma once
+#include "ops/cuda/product.cuh"
+
+// A tile of 128 x 128 by 8 warps in 2 rows and 4 columns, each 64 x 32: 64 sums a thread. Three stages of 64
+// elements of k are 96 KB: one block a multiprocessor on sm_80, so registers may pass 128.
+enum {
+    TILE = 128,
+    TILE_THREADS = 256,
+    TILE_STAGES = 3,
+    TILE_OPERAND = TILE * SLAB_BYTES, // bytes of one operand in one stage
+    TILE_SHARED = TILE_STAGES * 2 * TILE_OPERAND + 1024,
+    WARP_M = 64,
+    WARP_N = 32,
+};
+
+typedef float tile_sums[WARP_M / 16][WARP_N / 8][4];
+
+// An operand's 64 elements of k from k0 on. ALONG_K: its rows run along m or n, `extent` of them.
+template <bool ALONG_K>
+static __device__ __forceinline__ void load_operand(uint32_t to, const char *data, int64_t ld,
+                                                    int extent, int k0, int k)
+{
+    const uint16_t *from = (const uint16_t *)data;
+    if (ALONG_K) {
+        load_tile<TILE, SLAB, TILE_THREADS>(to, {from + k0, ld, extent, k - k0}, threadIdx.x);
+    } else {
+        load_tile<SLAB, TILE, TILE_THREADS>(to, {from + k0 * ld, ld, k - k0, extent}, threadIdx.x);
+    }
+}
+
+template <bool A_ALONG_K, bool B_ALONG_K>
+static __device__ __forceinline__ void multiply_stage(tile_sums &sums, uint32_t a_tile,
+                                                      uint32_t b_tile)
+{
+    const int warp = threadIdx.x / 32, m = warp / 4 * WARP_M, n = warp % 4 * WARP_N;
+#pragma unroll
+    for (int k = 0; k < SLAB; k += 16) {
+        uint32_t b[WARP_N / 16][4];
+#pragma unroll
+        for (int j = 0; j < WARP_N / 16; j++) {
+            load_b<B_ALONG_K, B_ALONG_K ? (int)TILE : (int)SLAB>(b[j], b_tile, n + j * 16, k);
+        }
+#pragma unroll
+        for (int i = 0; i < WARP_M / 16; i++) {
+            uint32_t a[4];
+            load_a<A_ALONG_K, A_ALONG_K ? (int)TILE : (int)SLAB>(a, a_tile, m + i * 16, k);
+#pragma unroll
+            for (int j = 0; j < WARP_N / 8; j++) {
+                multiply_bf16(sums[i][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+            }
+        }
+    }
+}
+
+// sums += a b over all of w.k. The pipeline is empty before and after.
+template <bool A_ALONG_K, bool B_ALONG_K>
+static __device__ void multiply_tile(tile_sums &sums, const work &w, uint32_t shared)
+{
+    const int steps = div_up(w.k, SLAB);
+    auto load = [&](int step) {
+        if (step < steps) {
+            const uint32_t stage = shared + step % TILE_STAGES * 2 * TILE_OPERAND;
+            load_operand<A_ALONG_K>(stage, w.a, w.lda, w.m, step * SLAB, w.k);
+            load_operand<B_ALONG_K>(stage + TILE_OPERAND, w.b, w.ldb, w.n, step * SLAB, w.k);
+        }
+        copy_commit(); // empty ones too: their number tells which stage is complete
+    };
+    for (int step = 0; step < TILE_STAGES - 1; step++) {
+        load(step);
+    }
+    for (int step = 0; step < steps; step++) {
+        copy_wait<TILE_STAGES - 2>();
+        __syncthreads(); // the stage is there for all, and all are done with the one before it
+        load(step + TILE_STAGES - 1);
+        const uint32_t stage = shared + step % TILE_STAGES * 2 * TILE_OPERAND;
+        multiply_stage<A_ALONG_K, B_ALONG_K>(sums, stage, stage + TILE_OPERAND);
+    }
+    copy_wait<0>();
+    __syncthreads();
+}
+
+static __device__ __forceinline__ void clear_sums(tile_sums &sums)
+{
+#pragma unroll
+    for (int i = 0; i < WARP_M / 16; i++) {
+#pragma unroll
+        for (int j = 0; j < WARP_N / 8; j++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                sums[i][j][e] = 0;
+            }
+        }
+    }
+}
+
+static __device__ __forceinline__ float read_element(const float *p)
+{
+    return *p;
+}
+static __device__ __forceinline__ float read_element(const uint16_t *p)
+{
+    return float_of_bits((uint32_t)*p << 16);
+}
+// Two rounded to nearest even, the first in the lower half.
+static __device__ __forceinline__ uint32_t round_bf16(float x, float y)
+{
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
+}
+static __device__ __forceinline__ void write_pair(float *c, float x, float y)
+{
+    *(float2 *)c = make_float2(x, y);
+}
+static __device__ __forceinline__ void write_pair(uint16_t *c, float x, float y)
+{
+    *(uint32_t *)c = round_bf16(x, y);
+}
+static __device__ __forceinline__ void write_element(float *c, float x)
+{
+    *c = x;
+}
+static __device__ __forceinline__ void write_element(uint16_t *c, float x)
+{
+    *c = (uint16_t)round_bf16(x, 0);
+}
+
+// Two neighbours of a row, of which `left` exist.
+template <class T>
+static __device__ __forceinline__ void store_pair(T *c, int left, float x, float y, bool accumulate)
+{
+    if (left <= 0) return;
+    if (accumulate) {
+        x += read_element(c);
+        if (left > 1) y += read_element(c + 1);
+    }
+    if (left > 1 && (uintptr_t)c % (2 * sizeof(T)) == 0) {
+        write_pair(c, x, y);
+        return;
+    }
+    write_element(c, x);
+    if (left > 1) write_element(c + 1, y);
+}
+
+template <class T>
+static __device__ __forceinline__ void store_tile(const work &w, const tile_sums &sums,
+                                                  bool accumulate)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int m = warp / 4 * WARP_M + lane / 4, n = warp % 4 * WARP_N + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < WARP_M / 16; i++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int row = m + i * 16 + half * 8;
+            if (row >= w.m) continue;
+            T *c = (T *)w.c + row * w.ldc + n;
+#pragma unroll
+            for (int j = 0; j < WARP_N / 8; j++) {
+                store_pair(c + j * 8, w.n - n - j * 8, sums[i][j][half * 2],
+                           sums[i][j][half * 2 + 1], accumulate);
+            }
+        }
+    }
+}
