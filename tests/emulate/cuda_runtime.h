@@ -127,6 +127,17 @@ static inline int __all_sync(unsigned mask, int predicate)
     return __ballot_sync(mask, predicate) == mask;
 }
 
+// The lanes of the mask that call with the same x.
+template <typename T> unsigned __match_any_sync(unsigned mask, T x)
+{
+    const unsigned char *all = emulate_exchange(mask, &x, sizeof x);
+    unsigned out = 0;
+    for (unsigned i = 0; i < 32; i++) {
+        if (mask >> i & 1 && !memcmp(all + i * EMULATE_EXCHANGE, &x, sizeof x)) out |= 1U << i;
+    }
+    return out;
+}
+
 // ---- atomics: only one fiber runs at a time
 
 template <typename T, typename U> T atomicAdd(T *at, U by)

@@ -178,7 +178,8 @@ static __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b)
 
 // ---- parts of kernels
 
-enum { WARP = 32, ALL_LANES = -1, THREADS = 256 };
+constexpr int WARP = 32,
+              THREADS = 256; // THREADS: of a block, where nothing speaks for another number
 
 // Sum over a warp, in all its lanes; the order of the additions is fixed.
 template <typename T> static __device__ inline T warp_sum(T x)
@@ -236,6 +237,58 @@ static __device__ inline int group_of(const int32_t *offset, int64_t G, int64_t 
         }
     }
     return (int)low;
+}
+
+// V elements at once, as float: one or two accesses of 16 bytes where V = WIDE. Kernels have V as a parameter:
+// WIDE where rows and pointers allow (wide_rows), else 1.
+constexpr int WIDE = 8;
+template <typename T, int V> struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) many {
+    T value[V];
+};
+
+template <int V, typename T>
+static __device__ __forceinline__ void load_many(float (&out)[V], const T *from)
+{
+    const many<T, V> m = *reinterpret_cast<const many<T, V> *>(from);
+    for (int i = 0; i < V; i++) {
+        out[i] = to_float(m.value[i]);
+    }
+}
+
+template <int V, typename T>
+static __device__ __forceinline__ void store_many(T *to, const float (&x)[V])
+{
+    many<T, V> m;
+    for (int i = 0; i < V; i++) {
+        m.value[i] = from_float<T>(x[i]);
+    }
+    *reinterpret_cast<many<T, V> *>(to) = m;
+}
+
+// May rows of C elements of these arrays be accessed WIDE at a time? NULL counts as aligned.
+template <typename... P> static inline bool wide_rows(int64_t C, const P *...p)
+{
+    return C % WIDE == 0 && ((reinterpret_cast<uintptr_t>(p) % 16 == 0) && ...);
+}
+
+// f(width<V>) with V = WIDE or 1: with_width(wide, [&](auto v) { constexpr int V = decltype(v)::value; ... });
+template <int V> struct width {
+    enum { value = V };
+};
+template <typename F> void with_width(bool wide, F f)
+{
+    if (wide) {
+        f(width<WIDE>{});
+    } else {
+        f(width<1>{});
+    }
+}
+
+// Threads of a block that walks `items`: whole warps, at most THREADS.
+static inline unsigned cuda_threads(int64_t items)
+{
+    const int64_t whole = (items + WARP - 1) / WARP * WARP;
+    return (unsigned)(whole < WARP ? WARP : whole < THREADS ? whole : THREADS);
 }
 
 // ---- the functions behind the table, as ops.h describes them

@@ -7,8 +7,8 @@
 
 #include <stdio.h>
 
-enum { SLOTS = 4, NEEDED_GENERATION = 80, COPY_THREADS = 512 };
-static const size_t SLOT = (size_t)8 << 20;
+constexpr int SLOTS = 4, NEEDED_GENERATION = 80, COPY_THREADS = 512;
+constexpr size_t SLOT = (size_t)8 << 20;
 
 static struct {
     bool open;

@@ -1,0 +1,83 @@
+// ops/cuda/sums.cu - sums over whole arrays, in double. The array is cut in parts that depend on its length
+// only; a block sums a part, one more block adds the parts up.
+#include "ops/cuda/cuda.h"
+
+constexpr int64_t PARTS = 1024, LEAST = 16 * THREADS;
+
+struct just_sum {
+    const float *x;
+    __device__ double operator()(int64_t i) const
+    {
+        return (double)x[i];
+    }
+};
+struct square_sum {
+    const float *x;
+    __device__ double operator()(int64_t i) const
+    {
+        return (double)x[i] * (double)x[i];
+    }
+};
+struct product_sum {
+    const float *x, *y;
+    __device__ double operator()(int64_t i) const
+    {
+        return (double)x[i] * (double)y[i];
+    }
+};
+
+template <typename F>
+static __global__ void sum_parts(double *part, F value, int64_t count, int64_t size)
+{
+    const int64_t first = blockIdx.x * size, end = first + size < count ? first + size : count;
+    double sum[4] = {0, 0, 0, 0}; // additions that do not wait for each other
+    int64_t i = first + threadIdx.x;
+    for (; i + 3 * THREADS < end; i += 4 * THREADS) {
+        for (int k = 0; k < 4; k++) {
+            sum[k] += value(i + k * THREADS);
+        }
+    }
+    for (; i < end; i += THREADS) {
+        sum[0] += value(i);
+    }
+    const double total = block_sum(sum[0] + sum[1] + (sum[2] + sum[3]));
+    if (threadIdx.x == 0) part[blockIdx.x] = total;
+}
+
+static __global__ void add_parts(double *out, const double *part, int parts, double a)
+{
+    double sum = 0;
+    for (int i = (int)threadIdx.x; i < parts; i += THREADS) {
+        sum += part[i];
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) *out += a * sum;
+}
+
+template <typename F> static void add_sum(struct tensor out, int64_t count, F value, double a)
+{
+    assert(out.dtype == DTYPE_F64);
+    const int64_t even = ceil_div(count, PARTS), size = even > LEAST ? even : LEAST;
+    const int64_t parts = ceil_div(count, size);
+    double *part = (double *)cuda_scratch(CUDA_SCRATCH_A, PARTS * sizeof(double));
+    if (!part || !parts) return;
+    LAUNCH(sum_parts<F>, (unsigned)parts, THREADS, 0, part, value, count, size);
+    LAUNCH(add_parts, 1, THREADS, 0, data<double>(out), part, (int)parts, a);
+}
+
+void cuda_sum(struct tensor out, struct tensor x)
+{
+    assert(x.dtype == DTYPE_F32);
+    add_sum(out, tensor_count(x), just_sum{data<float>(x)}, 1.0);
+}
+
+void cuda_sum_squares(struct tensor out, struct tensor x)
+{
+    assert(x.dtype == DTYPE_F32);
+    add_sum(out, tensor_count(x), square_sum{data<float>(x)}, 1.0);
+}
+
+void cuda_dot(struct tensor out, struct tensor x, struct tensor y, double a)
+{
+    add_sum(out, tensor_count(x), product_sum{data<float>(x), data<float>(y)}, a);
+}
