@@ -6,14 +6,12 @@
 // Registers a thread: D / 2 sums of o, KEYS / 2 scores. Shared memory at D = 128: 96 KB, two blocks a
 // multiprocessor of Hopper where registers stay within 128, else one.
 template <int D> struct forward_tile {
-    enum {
-        QUERIES = 128,
-        KEYS = D > 192 ? 32 : 64,
-        THREADS = QUERIES / 16 * 32,
-        ROW = head<D>::ROW_BYTES,
-        STAGE = 2 * KEYS * ROW, // keys, then values
-        BYTES = 1024 + QUERIES * ROW + 2 * STAGE,
-    };
+    static constexpr int QUERIES = 128;
+    static constexpr int KEYS = D > 192 ? 32 : 64;
+    static constexpr int THREADS = QUERIES / 16 * 32;
+    static constexpr int ROW = head<D>::ROW_BYTES;
+    static constexpr int STAGE = 2 * KEYS * ROW; // keys, then values
+    static constexpr int BYTES = 1024 + QUERIES * ROW + 2 * STAGE;
 };
 
 struct running { // of a lane's two rows

@@ -8,7 +8,7 @@
 static constexpr float LOG2_E = 1.4426950408889634f;
 
 template <int D> struct head { // a tile of ROWS rows of one head
-    enum { SLABS = (D + SLAB - 1) / SLAB, ROW_BYTES = SLABS * SLAB_BYTES };
+    static constexpr int SLABS = (D + SLAB - 1) / SLAB, ROW_BYTES = SLABS * SLAB_BYTES;
 };
 
 // Rows first .. first + ROWS of head h, of which `rows` exist, by THREADS threads.

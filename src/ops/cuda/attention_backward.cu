@@ -8,29 +8,25 @@
 // dq: 16 queries a warp. With heads wider than 128, half the warps, so that queries, do and two stages of keys
 // and values fit in 128 KB.
 template <int D> struct dq_tile {
-    enum {
-        QUERIES = D > 128 ? 64 : 128,
-        KEYS = D > 128 ? 32 : 64,
-        THREADS = QUERIES / 16 * 32,
-        ROW = head<D>::ROW_BYTES,
-        STAGE = 2 * KEYS * ROW, // keys, then values
-        BYTES = 1024 + 2 * QUERIES * ROW + 2 * STAGE,
-    };
+    static constexpr int QUERIES = D > 128 ? 64 : 128;
+    static constexpr int KEYS = D > 128 ? 32 : 64;
+    static constexpr int THREADS = QUERIES / 16 * 32;
+    static constexpr int ROW = head<D>::ROW_BYTES;
+    static constexpr int STAGE = 2 * KEYS * ROW; // keys, then values
+    static constexpr int BYTES = 1024 + 2 * QUERIES * ROW + 2 * STAGE;
 };
 
 // dk, dv: 16 keys a warp; heads wider than 128 are cut in two, and each half of the warps sums one. 96 KB at
 // D = 128, 128 KB at 256. Of each query of a stage, also its lse, delta and span (16 bytes).
 template <int D> struct dkv_tile {
-    enum {
-        PARTS = D > 128 ? 2 : 1,
-        WIDTH = D / PARTS, // of the columns a warp sums
-        KEYS = D > 128 ? 64 : 128,
-        QUERIES = D > 64 ? 32 : 64,
-        THREADS = KEYS / 16 * 32 * PARTS,
-        ROW = head<D>::ROW_BYTES,
-        STAGE = 2 * QUERIES * ROW, // queries, then do
-        BYTES = 1024 + 2 * KEYS * ROW + 2 * STAGE,
-    };
+    static constexpr int PARTS = D > 128 ? 2 : 1;
+    static constexpr int WIDTH = D / PARTS; // of the columns a warp sums
+    static constexpr int KEYS = D > 128 ? 64 : 128;
+    static constexpr int QUERIES = D > 64 ? 32 : 64;
+    static constexpr int THREADS = KEYS / 16 * 32 * PARTS;
+    static constexpr int ROW = head<D>::ROW_BYTES;
+    static constexpr int STAGE = 2 * QUERIES * ROW; // queries, then do
+    static constexpr int BYTES = 1024 + 2 * KEYS * ROW + 2 * STAGE;
 };
 
 struct query { // what a tile needs to know of one

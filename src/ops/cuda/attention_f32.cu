@@ -5,7 +5,7 @@
 
 // A warp takes EACH rows (queries, or keys for dk and dv) and 32 of the others at a time: a lane scores one of
 // them, then a lane sums every 32nd element of the head. 64 sums of outputs a thread at D = 256.
-enum { EACH = 4, WARPS = 4, ROWS = EACH * WARPS, OTHERS = 32, PER_LANE = MOST_HEAD_DIM / 32 };
+constexpr int EACH = 4, WARPS = 4, ROWS = EACH * WARPS, OTHERS = 32, PER_LANE = MOST_HEAD_DIM / 32;
 
 // Rows first .. first + count of head h as rows of D | 1 floats, so that 32 of them lie in 32 banks.
 static __device__ void load_rows(float *to, const void *x, int heads, int h, int D, int first,

@@ -3,7 +3,7 @@
 #pragma once
 #include "ops/cuda/warp_product.cuh"
 
-enum { F32_TILE = 64, F32_DEPTH = 16, F32_THREADS = 256, F32_PAD = 4, F32_LOADS = 4 };
+constexpr int F32_TILE = 64, F32_DEPTH = 16, F32_THREADS = 256, F32_PAD = 4, F32_LOADS = 4;
 
 // 64 x 64 by 256 threads, 4 x 4 each. About 60 registers; 8.5 KB of shared memory.
 struct f32_shared {

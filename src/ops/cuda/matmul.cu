@@ -51,12 +51,10 @@ static __global__ void __launch_bounds__(F32_THREADS) f32_kernel(P p, int a_type
 
 // A warp takes COLUMNS_EACH columns of y one after the other, for up to FEW rows at a time: the time is that of
 // reading the matrix, 16 bytes a lane where it is BF16 and lies well.
-enum {
-    FEW = 8,
-    FEW_THREADS = 256,
-    COLUMNS_EACH = 4,
-    FEW_COLUMNS = FEW_THREADS / 32 * COLUMNS_EACH
-};
+constexpr int FEW = 8;
+constexpr int FEW_THREADS = 256;
+constexpr int COLUMNS_EACH = 4;
+constexpr int FEW_COLUMNS = FEW_THREADS / 32 * COLUMNS_EACH;
 
 static __device__ __forceinline__ float2 pair_of(uint32_t bits)
 {
@@ -163,7 +161,7 @@ static void run_rows(const rows_product &p, int x_type, int w_type)
 
 static void multiply_rows(const rows_product &p, int x_type, int w_type, int y_type)
 {
-    enum { FEW_ROWS = 32 }; // of all groups
+    constexpr int FEW_ROWS = 32; // of all groups
     if (p.rows == 0 || p.columns == 0) return;
     const bool f32 = y_type == DTYPE_F32;
     if (p.transposed && !p.x_bank && p.rows <= FEW_ROWS) {
@@ -235,7 +233,7 @@ void cuda_matrices_multiply(struct tensor y, const struct matrices *w, const str
 // MIN_ROWS rows or more. The number follows from shapes alone.
 static void cut_rows(weight_product &p, int tile)
 {
-    enum { MANY = 256, MIN_ROWS = 512, MOST_PARTS = 32, MOST_BYTES = 64 << 20 };
+    constexpr int MANY = 256, MIN_ROWS = 512, MOST_PARTS = 32, MOST_BYTES = 64 << 20;
     const int tiles = p.groups * div_up(p.rows, tile) * div_up(p.columns, tile);
     const int64_t size = (int64_t)p.groups * p.rows * p.columns * (int64_t)sizeof(float);
     int parts = min(min(MANY / tiles, p.count / MIN_ROWS), (int)MOST_PARTS);

@@ -11,22 +11,20 @@
 // 128 x 256 of the output, 64 x 256 a multiplying warpgroup (128 sums a thread), or 128 x 128. Four stages of
 // 64 elements of k: 48 KB each (32). One block of 384 threads a multiprocessor: 168 registers a thread at the
 // start, then 56 for those that copy and 224 for those that multiply.
-enum {
-    GROUP = 128, // threads
-    MULTIPLIERS = 2,
-    HOPPER_THREADS = GROUP * (1 + MULTIPLIERS),
-    HEIGHT = 64 * MULTIPLIERS,
-    STAGES = 4,
-    LAG = 2,
-    A_BYTES = HEIGHT * SLAB_BYTES,
-    BARRIER_BYTES = 1024, // so that what follows stays aligned
-    COPY_REGISTERS = 56,
-    MULTIPLY_REGISTERS = 224,
-};
+constexpr int GROUP = 128; // threads
+constexpr int MULTIPLIERS = 2;
+constexpr int HOPPER_THREADS = GROUP * (1 + MULTIPLIERS);
+constexpr int HEIGHT = 64 * MULTIPLIERS;
+constexpr int STAGES = 4;
+constexpr int LAG = 2;
+constexpr int A_BYTES = HEIGHT * SLAB_BYTES;
+constexpr int BARRIER_BYTES = 1024; // so that what follows stays aligned
+constexpr int COPY_REGISTERS = 56;
+constexpr int MULTIPLY_REGISTERS = 224;
 
 template <int WIDTH> struct ring { // in shared memory
-    enum { B_BYTES = WIDTH * SLAB_BYTES, STAGE_BYTES = A_BYTES + B_BYTES };
-    enum { BYTES = 1024 + BARRIER_BYTES + STAGES * STAGE_BYTES };
+    static constexpr int B_BYTES = WIDTH * SLAB_BYTES, STAGE_BYTES = A_BYTES + B_BYTES;
+    static constexpr int BYTES = 1024 + BARRIER_BYTES + STAGES * STAGE_BYTES;
     uint32_t base;
     __device__ uint32_t full(int slot) const
     {
@@ -89,7 +87,8 @@ static __device__ __forceinline__ void multiply_slot(float (&sums)[WIDTH / 2], c
                                                      int slot, int part)
 {
     // Along k, 16 elements are 32 bytes of a row; else they are 16 rows.
-    enum { A_STEP = A_ALONG_K ? 32 : 16 * SLAB_BYTES, B_STEP = B_ALONG_K ? 32 : 16 * SLAB_BYTES };
+    constexpr int A_STEP = A_ALONG_K ? 32 : 16 * SLAB_BYTES,
+                  B_STEP = B_ALONG_K ? 32 : 16 * SLAB_BYTES;
     const uint32_t a = r.a(slot) + part * 64 * SLAB_BYTES, b = r.b(slot);
     wgmma_pin(sums);
     wgmma_fence();

@@ -77,7 +77,7 @@ static __device__ __forceinline__ bool find_group(found &f, const int32_t *offse
 
 // The order of a group's tiles: bands of BAND tiles across, walked down, so that what is under way at one time
 // reads few rows of both operands.
-enum { BAND = 8 };
+constexpr int BAND = 8;
 static __device__ __forceinline__ void place_tile(int tile, int down, int across, int &i, int &j)
 {
     const int band = tile / (down * BAND), left = across - band * BAND;

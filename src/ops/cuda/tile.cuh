@@ -7,7 +7,7 @@
 #pragma once
 #include "ops/cuda/mma.cuh"
 
-enum { SLAB = 64, SLAB_BYTES = 128 };
+constexpr int SLAB = 64, SLAB_BYTES = 128;
 
 struct bf16_matrix { // from a tile's first element on
     const uint16_t *data;
@@ -43,7 +43,7 @@ template <int ROWS, int COLUMNS, int THREADS>
 static __device__ __forceinline__ void load_tile(uint32_t tile, const bf16_matrix m, int thread)
 {
     const bool aligned = is_aligned16(m.data, m.ld);
-    enum { ACROSS = COLUMNS / 8, COUNT = ROWS * ACROSS };
+    constexpr int ACROSS = COLUMNS / 8, COUNT = ROWS * ACROSS;
 #pragma unroll
     for (int first = 0; first < COUNT; first += THREADS) {
         const int i = first + thread, row = i / ACROSS, chunk = i % ACROSS;

@@ -5,15 +5,13 @@
 
 // A tile of 128 x 128 by 8 warps in 2 rows and 4 columns, each 64 x 32: 64 sums a thread. Three stages of 64
 // elements of k are 96 KB: one block a multiprocessor on sm_80, so registers may pass 128.
-enum {
-    TILE = 128,
-    TILE_THREADS = 256,
-    TILE_STAGES = 3,
-    TILE_OPERAND = TILE * SLAB_BYTES, // bytes of one operand in one stage
-    TILE_SHARED = TILE_STAGES * 2 * TILE_OPERAND + 1024,
-    WARP_M = 64,
-    WARP_N = 32,
-};
+constexpr int TILE = 128;
+constexpr int TILE_THREADS = 256;
+constexpr int TILE_STAGES = 3;
+constexpr int TILE_OPERAND = TILE * SLAB_BYTES; // bytes of one operand in one stage
+constexpr int TILE_SHARED = TILE_STAGES * 2 * TILE_OPERAND + 1024;
+constexpr int WARP_M = 64;
+constexpr int WARP_N = 32;
 
 typedef float tile_sums[WARP_M / 16][WARP_N / 8][4];
 
