@@ -9,6 +9,8 @@
 // It does not find what depends on real concurrency or on how the machine stores memory.
 #pragma once
 #define CUDA_EMULATED 1
+#include "emulated.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -59,14 +61,6 @@ void emulate_yield(void);
 // call this; returns what they gave, entry i at i * EMULATE_EXCHANGE, valid until the thread's next wait.
 enum { EMULATE_EXCHANGE = 64 };
 const unsigned char *emulate_exchange(unsigned mask, const void *mine, size_t bytes);
-// 0: threads and blocks in ascending order; 1: descending; else: pseudo-random, seeded by it.
-void emulate_set_order(unsigned order);
-int64_t emulate_launches(void); // kernels run so far
-int64_t emulate_waits(void);    // synchronisations of the host with the device so far
-void emulate_set_device(int count, int generation, size_t bytes,
-                        int driver);  // what host code finds
-void emulate_fail_at(int64_t launch); // this launch, counted from now, and all calls after it fail
-
 void __syncthreads(void);
 static inline void __syncwarp(unsigned mask = 0xffffffffU)
 {
