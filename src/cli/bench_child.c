@@ -124,6 +124,7 @@ static bool steps(struct bench_result *out, struct model *m, const struct batch 
     for (int i = 0; ok && i < BENCH_STEPS; i++) {
         const double start = monotonic_seconds();
         step(m, &o, b, ++n);
+        model_take_loss(m); // waits for a device
         out->seconds[i] = monotonic_seconds() - start;
     }
     optimizer_close(&o);

@@ -73,6 +73,7 @@ static int run_command(enum command c, int argc, char **argv)
                         .status_terminal = isatty(STDERR_FILENO),
                         .json = o.config.json,
                         .quiet = o.config.quiet};
+    setup_output(&io);
     enum status status = setup_check(&o, &err);
     log_set_sink(print_log, &io); // what config.json is warned of is said when the model is opened
     if (status == STATUS_DONE) status = commands[c].run(&o, &io, &err);

@@ -38,6 +38,7 @@ enum correlation { CORRELATION_NOT, CORRELATION_WEIGHTS, CORRELATION_OUTPUTS, CO
 enum eval_task { EVAL_LOSS, EVAL_EXACT, EVAL_MATH, EVAL_CHOICE, EVAL_LOGLIK };
 enum master_weights { MASTERS_F32, MASTERS_NONE };
 enum export_choice { EXPORT_LAST, EXPORT_BEST };
+enum device_choice { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum bench_telemetry { TELEMETRY_ON, TELEMETRY_OFF, TELEMETRY_BOTH };
 
 // Everything a command can be told. The modules' own option structs are members, so that a row of the
@@ -51,6 +52,7 @@ struct run_config {
     double validation_fraction;
     int dtype;    // enum dtype
     int products; // enum cpu_products
+    int device;   // enum device_choice
     int task;     // enum eval_task
     int select;   // enum expert_select
     int64_t threads, seed, examples, tokens, shard_mb;

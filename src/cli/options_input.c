@@ -3,6 +3,7 @@
 
 static const char *const dtypes[] = {"f32", "bf16", NULL};           // enum dtype
 static const char *const products[] = {"auto", "bf16", "f32", NULL}; // enum cpu_products
+static const char *const devices[] = {"auto", "cpu", "cuda", NULL};  // enum device_choice
 static const char *const loss_on[] = {"assistant", "all", "last", NULL};
 static const char *const too_long[] = {"drop", "cut-left", "cut-right", "refuse", NULL};
 static const char *const exports[] = {"last", "best", NULL};                // enum export_choice
@@ -170,8 +171,12 @@ static const struct option rows[] = {
     {"threads", OPTION_INT, GROUP_MACHINE, ALL & ~LOOKING, FIELD(threads), "0",
      .help = "0: all cores that the process may use",
      .unit = "N", .max = 4096},
+    {"device", OPTION_CHOICE, GROUP_MACHINE, RUNNING | MERGE | BENCH, FIELD(device), "auto",
+     .help = "where the model is computed: cuda needs a build with CUDA and an NVIDIA GPU from compute "
+             "capability 8.0 on; auto: there if it can be had, else on the CPU",
+     .choices = devices},
     {"products", OPTION_CHOICE, GROUP_MACHINE, RUNNING | BENCH, FIELD(products), "auto",
-     .help = "type of matrix products under --dtype bf16: bf16 where the processor is fast at it, "
+     .help = "type of matrix products under --dtype bf16 on a CPU: bf16 where the processor is fast at it, "
              "else f32",
      .choices = products, .decides = true},
     {"seed", OPTION_INT, GROUP_MACHINE, ALL & ~LOOKING, FIELD(seed), "1234",

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cli/progress.h"
 #include "io/model_template.h"
 #include "model/families.h"
 
@@ -12,6 +13,44 @@
 void setup_machine(const struct options *o)
 {
     cpu_configure((int)o->config.threads, (enum cpu_products)o->config.products);
+}
+
+bool setup_device(const struct ops **out, const struct options *o, struct error *err)
+{
+    const enum device_choice choice = (enum device_choice)o->config.device;
+    struct error why = {""};
+    *out = &cpu_ops;
+    if (choice == DEVICE_CPU || (choice == DEVICE_AUTO && !cuda_built())) return true;
+    const struct ops *cuda = cuda_open(choice == DEVICE_AUTO ? &why : err);
+    if (!cuda && choice == DEVICE_CUDA) return false;
+    if (cuda) {
+        *out = cuda;
+    } else {
+        log_info("%s; on the CPU", why.msg);
+    }
+    return true;
+}
+
+// ---- the bar while weights go to a device
+
+static struct {
+    const struct output *io;
+    struct progress bar;
+    bool shown;
+} loading;
+
+void setup_output(const struct output *io)
+{
+    loading.io = io;
+}
+
+static void show_loading(void *user, size_t done, size_t of)
+{
+    (void)user;
+    if (!loading.shown) progress_open(&loading.bar, loading.io, "MiB of weights");
+    loading.shown = done < of;
+    progress_show(&loading.bar, (int64_t)(done >> 20), (int64_t)(of >> 20), NULL);
+    if (done == of) progress_end(&loading.bar);
 }
 
 // A run that learns goes on from an adapter of its own tuning; what only computes takes whatever lies there,
@@ -47,7 +86,6 @@ bool setup_model(struct model_setup *s, struct options *o, bool learns, struct e
     const struct run_config *c = &o->config;
     *s = (struct model_setup){
         .dir = c->model,
-        .ops = &cpu_ops,
         .dtype = (enum dtype)c->dtype,
         .routing = routing_find(c->routing, err),
         .routing_options = c->routing_options,
@@ -60,6 +98,8 @@ bool setup_model(struct model_setup *s, struct options *o, bool learns, struct e
     s->tuning_options.seed = (uint64_t)c->seed;
     if (learns && !(s->tuning = tuning_find(c->tuning, err))) return false;
     setup_machine(o);
+    if (!setup_device(&s->ops, o, err)) return false;
+    if (!s->ops->reads_host && loading.io) s->loading = show_loading;
     return !c->adapter || setup_adapter(s, o, learns, err);
 }
 

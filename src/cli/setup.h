@@ -17,6 +17,10 @@ bool setup_model(struct model_setup *s, struct options *o, bool learns, struct e
 // What the model's folder says of its routing becomes the default of those options (routing_default.c).
 bool routing_settle(struct options *o, struct error *err);
 void setup_machine(const struct options *o);
+// Where the reading of weights is shown that takes time. Call once, before setup_model.
+void setup_output(const struct output *io);
+// The backend that --device asks for; `auto` without a GPU says so.
+bool setup_device(const struct ops **out, const struct options *o, struct error *err);
 
 // The text side of a model folder.
 struct text_setup {

@@ -298,6 +298,7 @@ static bool choose_weights(struct model *m, struct error *err)
 bool model_open(struct model *m, const struct model_setup *s, struct error *err)
 {
     *m = (struct model){.setup = *s};
+    m->weights.loading = s->loading, m->weights.user = s->loading_user;
     if (!open_parts(m, err) || !choose_weights(m, err) || !choose_copy_types(m, err)) {
         model_close(m);
         return false;

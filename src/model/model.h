@@ -24,6 +24,9 @@ struct model_setup {
     bool frozen;   // the adapter takes part, but nothing learns
     int64_t max_tokens; // largest batch
     int64_t cache_rows; // rows of the KV cache, over all sequences; 0: none
+    // Who is told how many bytes of the weights have been read, of all; NULL: nobody.
+    void (*loading)(void *user, size_t done, size_t of);
+    void *loading_user;
     bool recompute;     // keep layer inputs and routes only; the rest is computed again going back
     struct leaf_storage storage; // how what learns is kept (base/leaf.h)
     bool host_states;            // the optimizer's moments lie in host memory

@@ -111,6 +111,11 @@ struct ops {
     // stream it over the bus. NULL: allocate gives host memory anyway.
     void *(*allocate_host)(size_t bytes);
     void (*release_host)(void *p, size_t bytes);
+    // Ops may read host memory as well (mapped files): frozen weights are used where they lie.
+    bool reads_host;
+    // y (any floating type) <- as many values in host memory, of any floating type, at any alignment:
+    // weights from a mapped file.
+    void (*import)(struct tensor y, struct tensor host);
     void (*upload)(void *dst, const void *src, size_t bytes);
     void (*download)(void *dst, const void *src, size_t bytes);
     void (*zero)(struct tensor x);
@@ -327,7 +332,7 @@ extern const struct ops cpu_ops;
 // The table of CUDA on the first GPU, or NULL and why there is none: a build without CUDA, no driver or one too
 // old, no GPU or one before sm_80. The first call takes the device; it is kept to the end of the process.
 const struct ops *cuda_open(struct error *err);
-const char *cuda_device_name(void); // of the device that was opened
+bool cuda_built(void); // this build has CUDA
 
 enum cpu_products { CPU_PRODUCTS_AUTO, CPU_PRODUCTS_BF16, CPU_PRODUCTS_F32 };
 // Threads (0: all the process may use) and the type of the matrix products on BF16 operands (AUTO: BF16

@@ -34,27 +34,20 @@ static struct tensor part(struct tensor scratch, int64_t N, int64_t k)
     return tensor_2d(scratch.data, scratch.dtype, N, k);
 }
 
-// The gates v_c . x of a layer's condensers as a bank of one matrix (r,C).
-struct own_rows {
-    void *pointer[1];
-    struct matrices m;
-};
-
-static struct matrices *own_rows(struct own_rows *w, const struct routing_state *st, int64_t layer,
-                                 bool grad)
+// The gates v_c . x of a layer's condensers as a bank of one matrix (r,C): values, or gradients.
+static struct matrices own_rows(const struct routing_state *st, int64_t layer, bool grad)
 {
-    const struct leaf *f = &st->leaves->leaf[st->layer[layer].gate];
-    w->pointer[0] = grad ? f->grad.data : f->value.data;
-    w->m = (struct matrices){1, count_of(st, layer), f->value.dim[1], DTYPE_F32, w->pointer};
-    return &w->m;
+    const struct condenser_layer *x = &st->layer[layer];
+    return (struct matrices){1, count_of(st, layer), st->config->width, DTYPE_F32,
+                             grad ? x->grad : x->value};
 }
 
 static void own_gates(const struct routing_state *st, struct tensor own,
                       const struct route_input *in)
 {
-    struct own_rows w;
+    const struct matrices v = own_rows(st, in->layer, false);
     const struct ops *o = st->gates.ops;
-    o->matmul_forward(own, in->x, own_rows(&w, st, in->layer, false), tensor_absent(), false);
+    o->matmul_forward(own, in->x, &v, tensor_absent(), false);
     if (st->options.condenser_gate == CONDENSER_SIGMOID) {
         o->sigmoid_forward(own, own);
     } else {
@@ -115,7 +108,7 @@ static void select_slots(struct routing_state *st, const struct route *route,
 static void own_backward(const struct routing_state *st, struct tensor dx, struct tensor dweight,
                          const struct route_input *in)
 {
-    struct own_rows w, dw;
+    const struct matrices v = own_rows(st, in->layer, false), dv = own_rows(st, in->layer, true);
     const struct ops *o = st->gates.ops;
     const int64_t r = count_of(st, in->layer), N = dweight.dim[0];
     const struct tensor own = part(st->own, N, r), d = part(st->down, N, r);
@@ -126,8 +119,8 @@ static void own_backward(const struct routing_state *st, struct tensor dx, struc
     } else {
         o->softmax_backward(d, d, own);
     }
-    o->matmul_dweight(own_rows(&dw, st, in->layer, true), d, in->x, tensor_absent());
-    if (dx.data) o->matmul_dinput(dx, d, own_rows(&w, st, in->layer, false), tensor_absent(), true);
+    o->matmul_dweight(&dv, d, in->x, tensor_absent());
+    if (dx.data) o->matmul_dinput(dx, d, &v, tensor_absent(), true);
 }
 
 static void backward(struct routing_state *st, struct tensor dz, struct tensor dx,

@@ -53,6 +53,14 @@ static bool read_given(struct routing_state *st, const struct routing_options *r
     return true;
 }
 
+static void **pointer_table(const struct routing_state *st, struct arena *a, struct tensor t)
+{
+    a->purpose = PURPOSE_DATA;
+    void **table = arena_bytes(a, sizeof *table);
+    if (table) st->gates.ops->upload(table, &t.data, sizeof t.data);
+    return table;
+}
+
 static bool open_layers(struct routing_state *st, struct arena *a, struct leaves *out,
                         struct error *err)
 {
@@ -67,11 +75,12 @@ static bool open_layers(struct routing_state *st, struct arena *a, struct leaves
         char name[NAME_MAX_LENGTH];
         snprintf(name, sizeof name, "model.layers.%lld.mlp.condenser_gate", (long long)l);
         out->section = section_of(l, true);
-        if (!leaves_add(out, a, name, tensor_2d(NULL, DTYPE_F32, st->most, c->width), DTYPE_F32,
-                        err)) {
-            return false;
-        }
+        const struct leaf *f = leaves_add(
+            out, a, name, tensor_2d(NULL, DTYPE_F32, st->most, c->width), DTYPE_F32, err);
+        if (!f) return false;
         x->gate = out->count - 1;
+        x->value = pointer_table(st, a, f->value);
+        x->grad = pointer_table(st, a, f->grad);
     }
     return true;
 }

@@ -8,6 +8,7 @@
 struct condenser_layer {
     struct tensor experts; // (most) I32: the condensers
     int64_t gate;          // index of its leaf in `leaves`, -1: none
+    void **value, **grad;  // where that leaf's arrays lie: tables of one pointer on the backend
 };
 
 struct routing_state {

@@ -72,9 +72,11 @@ static bool whole_step(struct trainer *t, struct train_step *s, const struct fee
                        bool *usable, struct error *err)
 {
     if (!accumulate(t, f, err)) return false;
-    s->loss = model_take_loss(&t->model) / (double)f->supervised;
-    if (t->model.setup.tuning->observes && !observe(s, err)) return false;
+    // The only wait in a step: what is read after the norm lies ready.
     s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
+    s->loss = model_take_loss(&t->model) / (double)f->supervised;
+    if (!t->model.setup.ops->check(err)) return false;
+    if (t->model.setup.tuning->observes && !observe(s, err)) return false;
     *usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
     if (*usable) apply(t, s);
     return true;
@@ -111,6 +113,7 @@ static bool fused_step(struct trainer *t, struct train_step *s, const struct fee
         model_backward(m, &t->batch);
         m->gradients = (struct gradient_watcher){NULL, NULL};
         s->grad_norm = fused_update_norm(&update);
+        if (!m->setup.ops->check(err)) return false;
         if (!optimizer_norm_usable(s->grad_norm, 0)) return moved_by_bad_gradients(t, s, err);
         model_refresh(m);
     }

@@ -129,12 +129,35 @@ bool tuning_choose(const struct tuning *t, const struct tuning_state *st, struct
            globs_each(r->freeze, apply_glob, &freeze, err);
 }
 
+// A frozen weight where ops can read it.
+static void place_frozen(struct weight *x, const struct ops *o, struct arena *a)
+{
+    if (o->reads_host) return;
+    a->purpose = PURPOSE_WEIGHTS;
+    x->value = arena_tensor(a, x->stored.dtype, x->stored.rank, x->stored.dim);
+    if (!arena_measuring(a)) o->import(x->value, x->stored);
+}
+
+static size_t stored_bytes(const struct weights *w)
+{
+    size_t bytes = 0;
+    for (int64_t i = 0; i < w->count; i++) {
+        bytes += tensor_bytes(w->weight[i].stored);
+    }
+    return bytes;
+}
+
 bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, struct arena *a,
                    struct error *err)
 {
+    const size_t all = stored_bytes(w);
+    size_t done = 0;
     for (int64_t i = 0; i < w->count; i++) {
         struct weight *x = &w->weight[i];
+        done += tensor_bytes(x->stored);
+        if (w->loading && !arena_measuring(a)) w->loading(w->user, done, all);
         x->leaf = -1;
+        if (!x->learns) place_frozen(x, o, a);
         if (!x->learns) continue;
         out->section = x->section;
         struct leaf *f = leaves_add(out, a, x->name, x->stored, x->copy_type, err);
@@ -143,7 +166,7 @@ bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, s
         x->value = tensor_count(f->copy) ? f->copy : f->value;
         x->grad = f->grad;
         if (arena_measuring(a)) continue;
-        o->convert(f->value, x->stored);
+        o->import(f->value, x->stored);
         if (f->copy.data) o->convert(f->copy, f->value);
     }
     return true;

@@ -27,7 +27,8 @@ struct weight {
     const struct st_entry *entry; // the tensor of the checkpoint that holds it,
     int64_t offset;               // from this element on
     struct tensor stored;         // mapped, read-only, in its stored type, possibly unaligned
-    struct tensor value;          // what the forward pass reads: stored, or a leaf's copy or master
+    // What the forward pass reads: stored, or its copy on the backend, or a leaf's copy or master.
+    struct tensor value;
     struct tensor grad;           // F32, absent when frozen
     bool brought;                 // the value is an adapter's, not the checkpoint's
     bool learns;                  // whole, as tuning_choose decided
@@ -51,6 +52,9 @@ struct weight {
 struct weights {
     struct weight *weight;
     int64_t count, capacity;
+    // Who looks on while values are read from the files: bytes so far, of all. NULL: nobody.
+    void (*loading)(void *user, size_t done, size_t of);
+    void *user;
 };
 
 // A linear: G matrices of one shape (G = 1 in attention, E in the experts), applied to rows sorted by
@@ -232,7 +236,8 @@ bool tuning_of_adapter(const struct tuning **t, struct tuning_options *r, const 
 bool tuning_choose(const struct tuning *t, const struct tuning_state *st, struct weights *w,
                    const struct tuning_options *r, struct error *err);
 // Appends a leaf for each weight that learns whole and, on a placing run, fills its master from the
-// stored values. Call with a measuring arena, then with a placing one.
+// stored values. Frozen weights get memory only where the backend cannot read them in their mapped file. Call
+// with a measuring arena, then with a placing one.
 bool tuning_leaves(struct weights *w, const struct ops *o, struct leaves *out, struct arena *a,
                    struct error *err);
 bool glob_match(const char *pattern, const char *name); // '*' any run, '?' one character

@@ -104,9 +104,9 @@ const struct ops *cuda_open(struct error *err)
     return device.open ? &cuda_ops : NULL;
 }
 
-const char *cuda_device_name(void)
+bool cuda_built(void)
 {
-    return device.name;
+    return true;
 }
 
 // ---- memory
@@ -237,5 +237,24 @@ void cuda_convert(struct tensor y, struct tensor x)
         from_any(double{});
     } else {
         with_floating(y.dtype, from_any);
+    }
+}
+
+// In its own type straight to its place; else by way of a block on the device, chunk by chunk.
+void cuda_import(struct tensor y, struct tensor host)
+{
+    const int64_t count = tensor_count(y), size = (int64_t)dtype_size(host.dtype);
+    assert(count == tensor_count(host));
+    if (y.dtype == host.dtype) {
+        cuda_upload(y.data, host.data, tensor_bytes(y));
+        return;
+    }
+    char *raw = (char *)cuda_scratch(CUDA_SCRATCH_C, SLOT);
+    const int64_t most = (int64_t)SLOT / size;
+    for (int64_t at = 0, n; raw && at < count; at += n) {
+        n = count - at < most ? count - at : most;
+        cuda_upload(raw, (const char *)host.data + at * size, (size_t)(n * size));
+        cuda_convert(tensor_1d((char *)y.data + (size_t)at * dtype_size(y.dtype), y.dtype, n),
+                     tensor_1d(raw, host.dtype, n));
     }
 }
