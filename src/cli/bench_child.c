@@ -152,15 +152,18 @@ static bool measure_steps(struct bench_result *out, const struct bench_job *job,
 }
 
 struct product_setup {
+    const struct ops *ops;
     int64_t m, n, k;
     struct tensor y, x, w;
+    void **table; // of one pointer, to w, where the backend reads it
 };
 
 static void through_ops(const struct product_setup *p)
 {
-    void *const data[] = {p->w.data};
-    const struct matrices w = {1, p->n, p->k, p->w.dtype, data};
-    cpu_ops.matmul_forward(p->y, p->x, &w, tensor_absent(), false);
+    const struct matrices w = {1, p->n, p->k, p->w.dtype, p->table};
+    float first;
+    p->ops->matmul_forward(p->y, p->x, &w, tensor_absent(), false);
+    p->ops->download(&first, p->y.data, dtype_size(p->y.dtype)); // waits
 }
 
 // The best of several tries, so that what else runs on the machine costs nothing.
@@ -171,7 +174,7 @@ static double product_rate(const struct product_setup *p, bool library)
         const double start = monotonic_seconds();
         if (!library) {
             through_ops(p);
-        } else if (!cpu_library_product(p->y, p->x, p->w)) {
+        } else if (p->ops != &cpu_ops || !cpu_library_product(p->y, p->x, p->w)) {
             return 0;
         }
         const double seconds = monotonic_seconds() - start;
@@ -181,33 +184,49 @@ static double product_rate(const struct product_setup *p, bool library)
     return best;
 }
 
-static bool shape_rate(double *best, int64_t m, int64_t n, int64_t k, enum dtype t,
+// Random values: a device is faster on zeros than on what a model holds.
+static bool fill_random(const struct ops *o, struct tensor x, uint64_t seed, struct error *err)
+{
+    float *values = mem_alloc((size_t)tensor_count(x) * sizeof *values);
+    if (!values) return fail(err, "no memory for a product");
+    rng_fill_uniform(values, tensor_count(x), 1, seed, 0, 0);
+    o->import(x, tensor_1d(values, DTYPE_F32, tensor_count(x)));
+    mem_free(values);
+    return true;
+}
+
+static bool shape_rate(double *best, const struct ops *o, const int64_t shape[3], enum dtype t,
                        struct error *err)
 {
+    const int64_t m = shape[0], n = shape[1], k = shape[2];
     const size_t size = dtype_size(t);
-    const size_t bytes[] = {(size_t)(m * n) * size, (size_t)(m * k) * size, (size_t)(n * k) * size};
-    void *data[3];
+    const size_t bytes[] = {(size_t)(m * n) * size, (size_t)(m * k) * size, (size_t)(n * k) * size,
+                            sizeof(void *)};
+    void *data[4];
     bool ok = true;
-    for (int i = 0; i < 3; i++) {
-        data[i] = cpu_ops.allocate(bytes[i]);
-        ok = ok && data[i];
+    for (int i = 0; i < 4; i++) {
+        data[i] = o->allocate(bytes[i]);
+        ok =
+            (data[i] && ok) || fail(err, "no memory for a product of %" PRId64 " x %" PRId64, m, n);
     }
-    if (ok) {
-        const struct product_setup p = {m,
-                                        n,
-                                        k,
-                                        tensor_2d(data[0], t, m, n),
-                                        tensor_2d(data[1], t, m, k),
-                                        tensor_2d(data[2], t, n, k)};
-        for (int library = 0; library < 2; library++) {
-            const double rate = product_rate(&p, library);
-            if (rate > *best) *best = rate;
-        }
+    const struct product_setup p = {o,
+                                    m,
+                                    n,
+                                    k,
+                                    tensor_2d(data[0], t, m, n),
+                                    tensor_2d(data[1], t, m, k),
+                                    tensor_2d(data[2], t, n, k),
+                                    data[3]};
+    if (ok) o->upload(p.table, &p.w.data, sizeof p.w.data);
+    ok = ok && fill_random(o, p.x, 1, err) && fill_random(o, p.w, 2, err);
+    for (int library = 0; ok && library < 2; library++) {
+        const double rate = product_rate(&p, library);
+        if (rate > *best) *best = rate;
     }
-    for (int i = 0; i < 3; i++) {
-        if (data[i]) cpu_ops.release(data[i], bytes[i]);
+    for (int i = 0; i < 4; i++) {
+        if (data[i]) o->release(data[i], bytes[i]);
     }
-    return ok || fail(err, "no memory for a product of %" PRId64 " x %" PRId64, m, n);
+    return ok && o->check(err);
 }
 
 // The best that the machine's library or our own products reach, in either type: an engine that loses
@@ -215,11 +234,12 @@ static bool shape_rate(double *best, int64_t m, int64_t n, int64_t k, enum dtype
 static bool yardstick(struct bench_result *out, const struct bench_job *job, struct error *err)
 {
     static const int64_t shapes[][3] = {{4096, 4096, 4096}, {4096, 8192, 2048}, {512, 1024, 2048}};
+    const struct ops *o;
     setup_machine(job->options);
+    if (!setup_device(&o, job->options, err)) return false;
     for (int i = 0; i < 3; i++) {
-        const int64_t *s = shapes[i];
-        if (!shape_rate(&out->gflops, s[0], s[1], s[2], DTYPE_BF16, err) ||
-            !shape_rate(&out->gflops, s[0], s[1], s[2], DTYPE_F32, err)) {
+        if (!shape_rate(&out->gflops, o, shapes[i], DTYPE_BF16, err) ||
+            !shape_rate(&out->gflops, o, shapes[i], DTYPE_F32, err)) {
             return false;
         }
     }

@@ -183,6 +183,7 @@ enum status command_dump(struct options *o, struct output *io, struct error *err
 {
     struct dump d = {0};
     const bool ok = open_model(&d, o, err) && compute(&d, o->config.gradients, err) &&
+                    d.model.setup.ops->check(err) &&
                     safetensors_write(o->config.out, d.named, d.count, NULL, err);
     if (ok && !io->quiet) {
         fprintf(io->status, "loss %.7g over %" PRId64 " labels; %" PRId64 " tensors in %s\n",

@@ -213,6 +213,11 @@ static void print_memory(FILE *f, const struct plan *p)
     }
     fprintf(f, "  and %s of weights mapped from their files, shared with the system\n",
             format_bytes(text, p->mapped));
+    if (p->device_free != SIZE_MAX) {
+        fprintf(f, "device %s: needs %s, ", p->device, format_bytes(text, p->device_bytes));
+        fprintf(f, "%s free%s\n", format_bytes(text, p->device_free),
+                p->device_bytes > p->device_free ? ": it does not fit" : "");
+    }
     fprintf(f, "disk: at most %s (%" PRId64 " checkpoints of ", format_bytes(text, p->disk),
             p->checkpoints);
     fprintf(f, "%s, the result %s)", format_bytes(text, p->checkpoint_bytes),
@@ -267,6 +272,11 @@ json_t *job_plan_json(const struct job *j)
     }
     json_object_set_new(all, "memory", memory);
     json_object_set_new(all, "total", json_integer((json_int_t)p->total));
+    json_object_set_new(all, "device", json_string(p->device));
+    if (p->device_free != SIZE_MAX) {
+        json_object_set_new(all, "device_bytes", json_integer((json_int_t)p->device_bytes));
+        json_object_set_new(all, "device_free", json_integer((json_int_t)p->device_free));
+    }
     json_object_set_new(all, "mapped", json_integer((json_int_t)p->mapped));
     json_object_set_new(all, "disk", json_integer((json_int_t)p->disk));
     json_object_set_new(all, "disk_free", json_integer(p->disk_free));

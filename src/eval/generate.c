@@ -112,7 +112,7 @@ static bool run_batch(struct generation *g, struct error *err)
     struct lanes *l = &g->lanes;
     const int64_t V = l->m->config.vocab;
     if (!lanes_run(l)) return true;
-    bool ok = true;
+    bool ok = l->m->setup.ops->check(err);
     for (int64_t w = 0; ok && !g->ended && w < l->wanted; w++) {
         const int64_t i = l->owner[w];
         struct rng r = {.seed = g->o->sampling.seed,

@@ -333,7 +333,8 @@ bool model_save_adapter(const struct model *m, const char *dir, struct error *er
     bool ok = dir_make(dir, err) && path_join(path, sizeof path, dir, f->file, err) &&
               add_all(&s, err) && write_tensors(&s, path, err) &&
               f->write(m->tuning_state, &in, dir, err) && write_about(m, dir, err) &&
-              (!m->routing_state || !r->save || r->save(m->routing_state, dir, err));
+              (!m->routing_state || !r->save || r->save(m->routing_state, dir, err)) &&
+              m->setup.ops->check(err);
     for (int64_t i = 0; i < s.count; i++) {
         mem_free((void *)(uintptr_t)s.entry[i].name);
     }

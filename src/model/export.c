@@ -157,6 +157,7 @@ bool model_export(const struct model *m, const char *out, struct error *err)
                                          .config = x.config.size ? x.config.data : NULL};
     ok = ok && checkpoint_export_edited(&m->checkpoint, out, &edit, err);
     if (ok && *x.why.msg) ok = fail(err, "%s", x.why.msg);
+    ok = ok && m->setup.ops->check(err);
     mem_free(x.readme);
     buf_free(&x.config);
     return ok;

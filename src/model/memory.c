@@ -49,9 +49,30 @@ static bool obtain(struct model *m, struct arena *a, struct error *err)
     return a->base || no_memory(m, a, err);
 }
 
+// Said before anything is loaded.
+static bool check_room(const struct model *m, struct error *err)
+{
+    const struct ops *o = m->setup.ops;
+    const struct arena *all[] = {&m->state, &m->moments, &m->work};
+    size_t needed = o->scratch_bytes(), by_purpose[PURPOSE_COUNT] = {0};
+    const size_t there = o->free_bytes();
+    char who[WORDS];
+    for (int i = 0; i < 3; i++) {
+        if (on_host(m, all[i])) continue;
+        needed += all[i]->capacity;
+        for (int p = 0; p < PURPOSE_COUNT; p++) {
+            by_purpose[p] += all[i]->by_purpose[p];
+        }
+    }
+    if (needed <= there) return true;
+    words(who, by_purpose);
+    return fail(err, "device %s: the model needs %.1f MiB (%s), %.1f MiB are free", o->name,
+                (double)needed / 0x1p20, who, (double)there / 0x1p20);
+}
+
 bool memory_obtain(struct model *m, struct error *err)
 {
-    return obtain(m, &m->state, err) && obtain(m, &m->moments, err) && obtain(m, &m->work, err);
+    return check_room(m, err) && obtain(m, &m->state, err) && obtain(m, &m->moments, err) && obtain(m, &m->work, err);
 }
 
 void memory_release(struct model *m)

@@ -203,7 +203,7 @@ static bool write_folder(const char *dir, const struct saved *what, const struct
     if (ok && what->tuning && what->tuning->save) {
         ok = what->tuning->save(what->tuning_state, dir, err);
     }
-    ok = ok && path_join(path, sizeof path, dir, "state.json", err) &&
+    ok = ok && what->ops->check(err) && path_join(path, sizeof path, dir, "state.json", err) &&
          train_state_write(state, path, err) && list_others(&m, dir, err) &&
          write_manifest(&m, dir, err);
     manifest_free(&m);

@@ -93,6 +93,13 @@ static void plan_memory(struct plan *p, const struct trainer *t)
     for (int i = 0; i < PURPOSE_COUNT; i++) {
         p->total += p->by_purpose[i];
     }
+    const struct ops *o = t->model.setup.ops;
+    p->device = o->name;
+    p->device_bytes = o->scratch_bytes();
+    for (int i = 0; i < PURPOSE_COUNT; i++) {
+        p->device_bytes += t->peak[i];
+    }
+    p->device_free = o->free_bytes();
     const struct checkpoint *c = &t->model.checkpoint;
     for (int64_t i = 0; i < c->n_shards; i++) {
         p->mapped += c->shard[i].st.map.size;

@@ -133,6 +133,9 @@ struct plan {
     size_t by_purpose[PURPOSE_COUNT]; // private memory in bytes; names: purpose_name()
     size_t in_host;                   // of the optimizer's, where that is kept in host memory
     size_t total;                     // their sum
+    const char *device;               // where that memory is: the backend's name
+    size_t device_bytes;              // what that backend must hold of it, its own scratch included
+    size_t device_free;               // what it has free now; SIZE_MAX: not known
     size_t mapped;                    // the checkpoint, mapped read-only: shared, not private
     size_t checkpoint_bytes;          // of one checkpoint
     int64_t checkpoints;              // on disk at the same time, at most
