@@ -107,17 +107,14 @@ template <class T, int WIDTH>
 static __device__ __forceinline__ void store_sums(const work &w, const float (&sums)[WIDTH / 2],
                                                   int part, bool accumulate)
 {
-    const int thread = threadIdx.x % GROUP, lane = thread % 32;
-    const int m = part * 64 + thread / 32 * 16 + lane / 4, n = lane % 4 * 2;
+    const int thread = threadIdx.x % GROUP, m = part * 64 + thread / 32 * 16 + thread % 32 / 4;
+    const bool whole = is_whole<T>(w, WIDTH);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        if (m + half * 8 >= w.m) continue;
-        T *c = (T *)w.c + (m + half * 8) * w.ldc + n;
-#pragma unroll
-        for (int j = 0; j < WIDTH / 8; j++) {
-            store_pair(c + j * 8, w.n - n - j * 8, sums[4 * j + 2 * half],
-                       sums[4 * j + 2 * half + 1], accumulate);
-        }
+        const int row = m + half * 8;
+        store_row<T, WIDTH / 8>(
+            (T *)w.c + row * w.ldc, w.n, row < w.m, whole, accumulate,
+            [&](int j) { return make_float2(sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]); });
     }
 }
 

@@ -27,35 +27,58 @@ static __device__ __forceinline__ uint32_t chunk_address(uint32_t tile, int row,
                              (((chunk & 7) ^ (row & 7)) << 4));
 }
 
-// Chunk by chunk with ordinary loads: what no asynchronous copy can, elements at any address.
-static __device__ NEVER_INLINE void load_chunk(uint32_t to, const uint16_t *from, int count)
+// With ordinary loads, what no asynchronous copy can: elements at any address.
+template <int ROWS, int COLUMNS, int THREADS>
+static __device__ NEVER_INLINE void load_tile_unaligned(uint32_t tile, const bf16_matrix m,
+                                                        int thread)
 {
-    uint32_t e[4] = {0, 0, 0, 0};
+    constexpr int ACROSS = COLUMNS / 8;
+    for (int i = thread; i < ROWS * ACROSS; i += THREADS) {
+        const int row = i / ACROSS, chunk = i % ACROSS;
+        const int count = row < m.rows ? m.columns - chunk * 8 : 0;
+        const uint16_t *from = m.data + row * m.ld + chunk * 8;
+        uint32_t e[4] = {0, 0, 0, 0};
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        if (i < count) e[i / 2] |= (uint32_t)from[i] << (i % 2 * 16);
+        for (int k = 0; k < 8; k++) {
+            if (k < count) e[k / 2] |= (uint32_t)from[k] << (k % 2 * 16);
+        }
+        store_shared(chunk_address<ROWS>(tile, row, chunk), make_uint4(e[0], e[1], e[2], e[3]));
     }
-    store_shared(to, make_uint4(e[0], e[1], e[2], e[3]));
 }
 
-// Begins the load of a tile by THREADS threads, of which this is number `thread`.
+static __device__ __forceinline__ uint32_t bytes_left(int columns)
+{
+    return columns <= 0 ? 0U : columns >= 8 ? 16U : (uint32_t)columns * 2;
+}
+
+// Begins the load of a tile by THREADS threads, of which this is number `thread`. Where the threads are a
+// multiple of a row's chunks, a thread's chunks lie below each other: five instructions each.
 template <int ROWS, int COLUMNS, int THREADS>
 static __device__ __forceinline__ void load_tile(uint32_t tile, const bf16_matrix m, int thread)
 {
-    const bool aligned = is_aligned16(m.data, m.ld);
-    constexpr int ACROSS = COLUMNS / 8, COUNT = ROWS * ACROSS;
+    constexpr int ACROSS = COLUMNS / 8, STEP = THREADS / ACROSS, COUNT = ROWS * ACROSS;
+    if (!is_aligned16(m.data, m.ld)) {
+        load_tile_unaligned<ROWS, COLUMNS, THREADS>(tile, m, thread);
+    } else if constexpr (THREADS % ACROSS == 0) {
+        static_assert(ROWS % STEP == 0 && (STEP & (STEP - 1)) == 0,
+                      "rows are walked in even steps");
+        const int first = thread / ACROSS, chunk = thread % ACROSS;
+        const uint32_t to = chunk_address<ROWS>(tile, first, chunk);
+        const uint32_t bytes = bytes_left(m.columns - chunk * 8);
+        const uint16_t *from = m.data + first * m.ld + chunk * 8;
 #pragma unroll
-    for (int first = 0; first < COUNT; first += THREADS) {
-        const int i = first + thread, row = i / ACROSS, chunk = i % ACROSS;
-        if (COUNT % THREADS && i >= COUNT) break;
-        const uint32_t to = chunk_address<ROWS>(tile, row, chunk);
-        int count = row < m.rows ? m.columns - chunk * 8 : 0;
-        count = count < 0 ? 0 : count > 8 ? 8 : count;
-        const uint16_t *from = count ? m.data + row * m.ld + chunk * 8 : m.data;
-        if (aligned) {
-            copy_async(to, from, (uint32_t)count * 2);
-        } else {
-            load_chunk(to, from, count);
+        for (int row = 0; row < ROWS; row += STEP) {
+            // first < STEP, so the swizzle of row + first is that of both
+            copy_async((to ^ (row & 7) << 4) + row * SLAB_BYTES, from,
+                       first + row < m.rows ? bytes : 0);
+            from += STEP * m.ld;
+        }
+    } else {
+#pragma unroll
+        for (int i = thread; i < COUNT; i += THREADS) {
+            const int row = i / ACROSS, chunk = i % ACROSS;
+            copy_async(chunk_address<ROWS>(tile, row, chunk), m.data + row * m.ld + chunk * 8,
+                       row < m.rows ? bytes_left(m.columns - chunk * 8) : 0);
         }
     }
 }

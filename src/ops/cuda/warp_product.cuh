@@ -143,24 +143,95 @@ static __device__ __forceinline__ void store_pair(T *c, int left, float x, float
     if (left > 1) write_element(c + 1, y);
 }
 
+static __device__ __forceinline__ float2 read_pair(const float *c)
+{
+    return *(const float2 *)c;
+}
+static __device__ __forceinline__ float2 read_pair(const uint16_t *c)
+{
+    const uint32_t bits = *(const uint32_t *)c;
+    return make_float2(float_of_bits(bits << 16), float_of_bits(bits & 0xFFFF0000U));
+}
+
+// v[i] of lane j of four becomes v[j] of lane i.
+static __device__ __forceinline__ void transpose_four(uint32_t (&v)[4])
+{
+    const int lane = threadIdx.x;
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2) {
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++) {
+            const int low = bit == 1 ? 2 * pair : pair, high = low + bit;
+            const uint32_t got = __shfl_xor_sync(0xFFFFFFFFU, lane & bit ? v[low] : v[high], bit);
+            v[low] = lane & bit ? got : v[low];
+            v[high] = lane & bit ? v[high] : got;
+        }
+    }
+}
+
+// A row of the output over COUNT tiles of 8 columns, of which lane l holds columns 2 (l % 4) and the next:
+// pair(j). `whole`: all columns exist and c is aligned to 16 bytes (the same for all lanes); then BF16 goes
+// out in 16-byte pieces, and nothing is asked column by column.
+template <class T, int COUNT, class F>
+static __device__ __forceinline__ void store_row(T *c, int left, bool exists, bool whole,
+                                                 bool accumulate, F pair)
+{
+    const int in = threadIdx.x % 4;
+    if (whole && sizeof(T) == 2 && !accumulate) {
+#pragma unroll
+        for (int j = 0; j < COUNT; j += 4) {
+            uint32_t v[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float2 p = pair(j + i);
+                v[i] = round_bf16(p.x, p.y);
+            }
+            transpose_four(v);
+            if (exists) *(uint4 *)(c + (j + in) * 8) = make_uint4(v[0], v[1], v[2], v[3]);
+        }
+    } else if (whole && exists) {
+#pragma unroll
+        for (int j = 0; j < COUNT; j += 4) {
+            float2 old[4] = {};
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (accumulate) old[i] = read_pair(c + (j + i) * 8 + in * 2);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float2 p = pair(j + i);
+                write_pair(c + (j + i) * 8 + in * 2, old[i].x + p.x, old[i].y + p.y);
+            }
+        }
+    } else if (exists) {
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            const float2 p = pair(j);
+            store_pair(c + j * 8 + in * 2, left - j * 8 - in * 2, p.x, p.y, accumulate);
+        }
+    }
+}
+
+template <class T> static __device__ __forceinline__ bool is_whole(const work &w, int columns)
+{
+    return w.n >= columns && (uintptr_t)w.c % 16 == 0 && w.ldc * sizeof(T) % 16 == 0;
+}
+
 template <class T>
 static __device__ __forceinline__ void store_tile(const work &w, const tile_sums &sums,
                                                   bool accumulate)
 {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int m = warp / 4 * WARP_M + lane / 4, n = warp % 4 * WARP_N + lane % 4 * 2;
+    const int m = warp / 4 * WARP_M + lane / 4, n = warp % 4 * WARP_N;
+    const bool whole = is_whole<T>(w, TILE);
 #pragma unroll
     for (int i = 0; i < WARP_M / 16; i++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int row = m + i * 16 + half * 8;
-            if (row >= w.m) continue;
-            T *c = (T *)w.c + row * w.ldc + n;
-#pragma unroll
-            for (int j = 0; j < WARP_N / 8; j++) {
-                store_pair(c + j * 8, w.n - n - j * 8, sums[i][j][half * 2],
-                           sums[i][j][half * 2 + 1], accumulate);
-            }
+            store_row<T, WARP_N / 8>(
+                (T *)w.c + row * w.ldc + n, w.n - n, row < w.m, whole, accumulate,
+                [&](int j) { return make_float2(sums[i][j][half * 2], sums[i][j][half * 2 + 1]); });
         }
     }
 }
