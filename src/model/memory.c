@@ -46,7 +46,7 @@ static bool obtain(struct model *m, struct arena *a, struct error *err)
     const struct ops *o = m->setup.ops;
     if (!a->capacity) return true;
     a->base = (on_host(m, a) ? o->allocate_host : o->allocate)(a->capacity);
-    return a->base || no_memory(m, a, err);
+    return a->base || (o->check(err) && no_memory(m, a, err));
 }
 
 // Said before anything is loaded.

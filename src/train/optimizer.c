@@ -9,7 +9,7 @@ bool optimizer_open(struct optimizer *o, const struct ops *ops, struct error *er
 {
     *o = (struct optimizer){.ops = ops};
     void *p = ops->allocate(sizeof(double));
-    if (!p) return fail(err, "no memory for the optimizer's sums");
+    if (!p) return ops->check(err) && fail(err, "no memory for the optimizer's sums");
     o->sum = tensor_1d(p, DTYPE_F64, 1);
     return true;
 }

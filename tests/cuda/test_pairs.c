@@ -117,6 +117,9 @@ static void check_pair(const char *routing, const char *tuning)
     train_on(&cpu, "cpu", routing, tuning, "--dtype f32 --device cpu");
     const struct train_result r =
         train_on(&first, "device", routing, tuning, "--dtype f32 --device cuda");
+#ifdef EMULATED
+    assert_true(emulate_launches() > 0);
+#endif
     device_order(7);
     const struct train_result again =
         train_on(&second, "again", routing, tuning, "--dtype f32 --device cuda --recompute");

@@ -46,7 +46,6 @@ static struct {
 } block;
 alignas(128) static unsigned char shared_memory[MOST_SHARED];
 static unsigned order;
-static int64_t launches;
 
 // ---- fibers
 
@@ -335,17 +334,11 @@ void emulate_set_order(unsigned value)
     order = value;
 }
 
-int64_t emulate_launches(void)
-{
-    return launches;
-}
-
 void emulate_launch(const char *name, dim3 grid, dim3 threads, size_t shared,
                     const std::function<void()> &body)
 {
     const unsigned long count = (unsigned long)threads.x * threads.y * threads.z;
     if (!grid.x || !grid.y || !grid.z) return;
-    launches++;
     if (!emulate_open_memory()) return; // the device is lost
     block.kernel = name;
     if (count == 0 || count > MOST_THREADS || shared > MOST_SHARED || grid.x > 0x7fffffffU ||

@@ -8,7 +8,7 @@ extern "C" {
 #endif
 // 0: threads and blocks in ascending order; 1: descending; else: pseudo-random, seeded by it.
 void emulate_set_order(unsigned order);
-int64_t emulate_launches(void); // kernels run so far
+int64_t emulate_launches(void); // kernels and copies run so far
 int64_t emulate_waits(void);    // how often the host has waited for the device so far
 // What the host finds: devices, compute capability as 80, memory, the driver's version as 13000.
 void emulate_set_device(int count, int generation, size_t bytes, int driver);

@@ -24,7 +24,7 @@ static struct {
     int count, generation, driver;
     size_t bytes;
 } device = {1, 90, 13000, (size_t)8 << 30};
-static int64_t waits, fail_in = -1;
+static int64_t launches, waits, fail_in = -1;
 static cudaError_t lost = cudaSuccess;
 
 static void protect(int how)
@@ -35,8 +35,14 @@ static void protect(int how)
     }
 }
 
+int64_t emulate_launches(void)
+{
+    return launches;
+}
+
 bool emulate_open_memory(void)
 {
+    launches++;
     if (fail_in >= 0 && fail_in-- == 0) lost = cudaErrorLaunchFailure;
     if (lost != cudaSuccess) return false;
     if (!memory.depth++) protect(PROT_READ | PROT_WRITE);

@@ -134,8 +134,9 @@ void cuda_release(void *p, size_t bytes)
 size_t cuda_free_bytes(void)
 {
     size_t available = 0, total = 0;
-    cuda_note("asking for free memory", cudaMemGetInfo(&available, &total));
-    return available;
+    const cudaError_t e = cudaMemGetInfo(&available, &total);
+    cuda_note("asking for free memory", e);
+    return e == cudaSuccess ? available : SIZE_MAX;
 }
 
 void *cuda_scratch(enum cuda_scratch_use use, size_t bytes)

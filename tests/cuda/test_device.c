@@ -1,0 +1,109 @@
+// tests/cuda/test_device.c - opening the device, what it refuses, and what happens when it fails in the middle of a
+// run. Over the emulated device alone: a real one cannot be made to lack a driver.
+#include "../cli/pairs.h"
+#include "device.h"
+
+#include <unistd.h>
+
+#ifdef EMULATED
+enum { GIB_BYTES = 1 << 30 };
+
+static void refuses(const char *needle)
+{
+    struct error err = {""};
+    check_error(cuda_open(&err) != NULL, &err, needle);
+    assert_null(strchr(err.msg, '\n'));
+}
+
+// Before anything opened it.
+static void what_is_not_there_is_named(void **state)
+{
+    (void)state;
+    emulate_set_device(0, 90, GIB_BYTES, 0);
+    refuses("no NVIDIA driver found");
+    emulate_set_device(1, 90, GIB_BYTES, 12040);
+    refuses("supports CUDA 12.4, at least 13.0 expected");
+    emulate_set_device(0, 90, GIB_BYTES, 13000);
+    refuses("no NVIDIA GPU found");
+    emulate_set_device(1, 75, GIB_BYTES, 13000);
+    refuses("compute capability 7.5, at least 8.0 expected");
+}
+
+static bool train(const char *out, const char *more, struct error *err)
+{
+    struct job job;
+    struct options o;
+    struct train_result r;
+    char line[1024];
+    snprintf(
+        line, sizeof line,
+        "--model base --data base/data.jsonl --out %s --dtype f32 --batch-tokens 60 --max-steps 3 "
+        "--lr 1e-3 --save-every 1 --threads 1 --device cuda %s",
+        out, more);
+    check_ok(pairs_options(&o, COMMAND_TRAIN, line, err), err);
+    bool ok = job_open(&job, &o, out, NULL, err);
+    if (ok) {
+        ok = trainer_run(job.trainer, &r, err);
+        job_close(&job);
+    }
+    options_close(&o);
+    return ok;
+}
+
+static void too_little_memory_is_said_before_the_load(void **state)
+{
+    (void)state;
+    struct error err = {""};
+    emulate_set_device(1, 90, (size_t)600 << 20, 13000);
+    assert_true(device_open());
+    check_ok(train("fits", "", &err), &err);
+    emulate_set_device(1, 90, (size_t)512 << 20, 13000);
+    const int64_t launches = emulate_launches();
+    check_error(train("none", "", &err), &err, "device cuda: the model needs");
+    assert_non_null(strstr(err.msg, "weights"));
+    assert_int_equal(emulate_launches(), launches);
+    emulate_set_device(1, 90, (size_t)8 << 30, 13000);
+}
+
+// The run ends with one line, and goes on from its newest checkpoint, on a CPU here.
+static void a_lost_device_keeps_the_last_checkpoint(void **state)
+{
+    (void)state;
+    struct error err = {""};
+    const int64_t before = emulate_launches();
+    check_ok(train("straight", "", &err), &err);
+    const int64_t all = emulate_launches() - before;
+    emulate_fail_at(all * 3 / 4); // after the second step, of three
+    assert_false(train("lost", "", &err));
+    assert_non_null(strstr(err.msg, "emulated: "));
+    assert_non_null(strstr(err.msg, "failed: unspecified launch failure"));
+    assert_null(strchr(err.msg, '\n'));
+    assert_true(file_exists("lost/checkpoint-1") || file_exists("lost/checkpoint-2"));
+    assert_false(file_exists("lost/checkpoint-3"));
+    check_ok(train("lost", "--resume --device cpu", &err), &err);
+    assert_true(file_exists("lost/model"));
+}
+
+int main(void)
+{
+    struct toy t;
+    cpu_configure(1, CPU_PRODUCTS_F32);
+    toy_open(&t);
+    pairs_write_data(&t);
+    assert_int_equal(chdir(toy_path(t.base, "..")), 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_not_there_is_named),
+        cmocka_unit_test(too_little_memory_is_said_before_the_load),
+        cmocka_unit_test(a_lost_device_keeps_the_last_checkpoint),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    toy_close(&t);
+    return failed;
+}
+#else
+int main(void)
+{
+    printf("skipped: only an emulated device can lack what is asked for here\n");
+    return SKIP;
+}
+#endif
