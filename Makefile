@@ -101,4 +101,4 @@ deb: $(BUILD)/CMakeCache.txt
 	bash packaging/debian.sh $(BUILD)
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-clang
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-clang $(BUILD)-cuda
