@@ -166,6 +166,27 @@ RUN(dropout)
     o->dropout(t[0], t[1], &by_expert, true);
 }
 
+ARGUMENTS(dropped)
+{
+    SET(0, ZEROS, A, s->N, 16);
+    SET(1, NORMAL, A, s->N, 16);
+    SET(2, NORMAL, A, s->N, s->C);
+    SET(3, NORMAL, DTYPE_F32, s->E * 16, s->C);
+    SET(4, OFFSETS, DTYPE_I32, 1, s->E + 1, s->N);
+    SET(5, DISTINCT, DTYPE_I32, 1, s->N, s->N);
+    SET(6, ZEROS, DTYPE_I32, s->N, 1);
+    SET(7, NORMAL, A, s->N, s->C);
+}
+RUN(dropped)
+{
+    const struct matrices w = bank_in(o, t[3], t[3].dim[0] / 16);
+    const struct dispatch rows = dispatch_of(t, 4);
+    const struct dropout d = {.key = 5, .p = 0.25f, .rows = &rows};
+    o->matmul_forward(t[1], t[2], &w, t[4], false);
+    o->dropped_forward(t[0], t[1], t[2], &w, &d);
+    o->dropped_dinput(t[7], t[1], &w, &d);
+}
+
 ARGUMENTS(scale_columns)
 {
     SET(0, ZEROS, A, s->N, s->C);
@@ -231,9 +252,9 @@ RUN(norms)
 }
 
 static const struct ops_case cases[] = {
-    CASE(dispatch),      CASE(dispatch_zeros), CASE(rows),  CASE(swiglu),
-    CASE(swiglu_dense),  CASE(cross_entropy),  CASE(adamw), CASE(dropout),
-    CASE(scale_columns), CASE(column_scores),  CASE(norms),
+    CASE(dispatch),     CASE(dispatch_zeros), CASE(rows),          CASE(swiglu),
+    CASE(swiglu_dense), CASE(cross_entropy),  CASE(adamw),         CASE(dropout),
+    CASE(dropped),      CASE(scale_columns),  CASE(column_scores), CASE(norms),
 };
 
 static void as_on_the_cpu(void **unused)

@@ -40,7 +40,13 @@ void cuda_note(const char *what, cudaError_t result);
 // Device memory for one op, at least `bytes` long, 256-byte aligned, not zeroed: the same block for every
 // call of the same use (ops follow each other on one stream). It grows, waiting for the device, the first
 // times it is asked for more; NULL (and a noted failure) when it cannot.
-enum cuda_scratch_use { CUDA_SCRATCH_A, CUDA_SCRATCH_B, CUDA_SCRATCH_C, CUDA_SCRATCH_USES };
+enum cuda_scratch_use {
+    CUDA_SCRATCH_A,
+    CUDA_SCRATCH_B,
+    CUDA_SCRATCH_C,
+    CUDA_SCRATCH_ROWS,
+    CUDA_SCRATCH_USES
+};
 void *cuda_scratch(enum cuda_scratch_use use, size_t bytes);
 
 // Blocks for a loop over `count` elements that strides by the grid: enough to fill the device.
@@ -352,6 +358,10 @@ void cuda_column_scores(struct tensor sums, struct tensor x, struct tensor offse
 void cuda_matrices_multiply(struct tensor y, const struct matrices *w, const struct matrices *a);
 // low_rank.cu
 void cuda_dropout(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate);
+void cuda_dropped_forward(struct tensor u, struct tensor y, struct tensor x,
+                          const struct matrices *w, const struct dropout *d);
+void cuda_dropped_dinput(struct tensor dx, struct tensor dy, const struct matrices *w,
+                         const struct dropout *d);
 void cuda_scale_columns(struct tensor y, struct tensor x, struct tensor c, struct tensor offsets,
                         bool accumulate);
 void cuda_dot_columns(struct tensor d, struct tensor a, struct tensor x, struct tensor y,

@@ -32,24 +32,31 @@ struct dropout_rows {
     float scale;
 };
 
-// y = x * mask or y += x * mask for V elements, without a fused multiply-add: as the CPU rounds.
+// What becomes of y: x * mask; y + x * mask; y where the mask keeps and y - x where it drops.
+enum drop_mode { DROP_SET, DROP_ADD, DROP_SUBTRACT };
+
+// V elements, without a fused multiply-add: as the CPU rounds.
 template <int V, typename T, typename U>
 static __device__ inline void drop(T *y, const U *x, const bool (&kept)[V], float scale,
-                                   bool accumulate)
+                                   drop_mode mode)
 {
     float in[V], out[V];
     load_many(in, x);
-    if (accumulate) load_many(out, y);
+    if (mode != DROP_SET) load_many(out, y);
     for (int k = 0; k < V; k++) {
-        const float dropped = __fmul_rn(in[k], kept[k] ? scale : 0.0f);
-        out[k] = accumulate ? __fadd_rn(out[k], dropped) : dropped;
+        const float masked = __fmul_rn(in[k], kept[k] ? scale : 0.0f);
+        if (mode == DROP_SUBTRACT) {
+            out[k] = kept[k] ? out[k] : out[k] - in[k];
+        } else {
+            out[k] = mode == DROP_ADD ? __fadd_rn(out[k], masked) : masked;
+        }
     }
     store_many(y, out);
 }
 
 // A block a row. A word i of the row has one pattern for column i, one for column half + i.
 template <int V, typename T, typename U>
-static __global__ void dropout(T *y, const U *x, dropout_rows d, int64_t C, bool accumulate)
+static __global__ void dropout(T *y, const U *x, dropout_rows d, int64_t C, drop_mode mode)
 {
     const int64_t r = blockIdx.x, half = ceil_div(C, 2);
     if (d.last && r >= *d.last) return;
@@ -67,13 +74,12 @@ static __global__ void dropout(T *y, const U *x, dropout_rows d, int64_t C, bool
             a[k] = (z & 0xffffU) >= d.threshold;
             b[k] = (z >> 16) >= d.threshold;
         }
-        drop(y + r * C + i, x + r * C + i, a, d.scale, accumulate);
-        if (half + i + V <= C)
-            drop(y + r * C + half + i, x + r * C + half + i, b, d.scale, accumulate);
+        drop(y + r * C + i, x + r * C + i, a, d.scale, mode);
+        if (half + i + V <= C) drop(y + r * C + half + i, x + r * C + half + i, b, d.scale, mode);
     }
 }
 
-void cuda_dropout(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate)
+static void run_dropout(struct tensor y, struct tensor x, const struct dropout *d, drop_mode mode)
 {
     const struct tensor offsets = d->rows ? d->rows->offsets : tensor_absent();
     const int64_t C = x.dim[1];
@@ -99,10 +105,70 @@ void cuda_dropout(struct tensor y, struct tensor x, const struct dropout *d, boo
             with_width(wide, [&](auto v) {
                 constexpr int V = decltype(v)::value;
                 LAUNCH((dropout<V, T, U>), (unsigned)rows.R, cuda_threads(C / 2 / V), 0, data<T>(y),
-                       data<U>(x), rows, C, accumulate);
+                       data<U>(x), rows, C, mode);
             });
         });
     });
+}
+
+void cuda_dropout(struct tensor y, struct tensor x, const struct dropout *d, bool accumulate)
+{
+    run_dropout(y, x, d, accumulate ? DROP_ADD : DROP_SET);
+}
+
+// ---- a linear of x and of dropout(x)
+
+template <int V, typename T> static __global__ void subtract(T *y, const T *u, int64_t count)
+{
+    for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V; i < count;
+         i += (int64_t)gridDim.x * blockDim.x * V) {
+        float a[V], b[V];
+        load_many(a, y + i);
+        load_many(b, u + i);
+        for (int k = 0; k < V; k++) {
+            a[k] -= b[k];
+        }
+        store_many(y + i, a);
+    }
+}
+
+static struct tensor offsets_of(const struct dropout *d)
+{
+    return d->rows ? d->rows->offsets : tensor_absent();
+}
+
+// The dropped rows, or the whole product, lie in scratch memory: as large as x.
+static struct tensor rows_like(struct tensor x)
+{
+    return tensor_2d(cuda_scratch(CUDA_SCRATCH_ROWS, tensor_bytes(x)), x.dtype, x.dim[0], x.dim[1]);
+}
+
+void cuda_dropped_forward(struct tensor u, struct tensor y, struct tensor x,
+                          const struct matrices *w, const struct dropout *d)
+{
+    const struct tensor dropped = rows_like(x);
+    const int64_t count = tensor_count(y);
+    assert(u.dtype == y.dtype && tensor_count(u) == count);
+    if (!dropped.data) return;
+    cuda_dropout(dropped, x, d, false);
+    cuda_matmul_forward(u, dropped, w, offsets_of(d), false);
+    with_activation(y.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        with_width(wide_rows(count, data<T>(y), data<T>(u)), [&](auto v) {
+            constexpr int V = decltype(v)::value;
+            LAUNCH((subtract<V, T>), cuda_grid(count / V, THREADS), THREADS, 0, data<T>(y),
+                   data<T>(u), count);
+        });
+    });
+}
+
+void cuda_dropped_dinput(struct tensor dx, struct tensor dy, const struct matrices *w,
+                         const struct dropout *d)
+{
+    const struct tensor whole = rows_like(dx);
+    if (!whole.data) return;
+    cuda_matmul_dinput(whole, dy, w, offsets_of(d), false);
+    run_dropout(dx, whole, d, DROP_SUBTRACT);
 }
 
 // ---- columns
