@@ -72,7 +72,8 @@ static bool check_room(const struct model *m, struct error *err)
 
 bool memory_obtain(struct model *m, struct error *err)
 {
-    return check_room(m, err) && obtain(m, &m->state, err) && obtain(m, &m->moments, err) && obtain(m, &m->work, err);
+    return check_room(m, err) && obtain(m, &m->state, err) && obtain(m, &m->moments, err) &&
+           obtain(m, &m->work, err);
 }
 
 void memory_release(struct model *m)

@@ -27,7 +27,7 @@ struct model_setup {
     // Who is told how many bytes of the weights have been read, of all; NULL: nobody.
     void (*loading)(void *user, size_t done, size_t of);
     void *loading_user;
-    bool recompute;     // keep layer inputs and routes only; the rest is computed again going back
+    bool recompute; // keep layer inputs and routes only; the rest is computed again going back
     struct leaf_storage storage; // how what learns is kept (base/leaf.h)
     bool host_states;            // the optimizer's moments lie in host memory
 };

@@ -29,15 +29,15 @@ struct weight {
     struct tensor stored;         // mapped, read-only, in its stored type, possibly unaligned
     // What the forward pass reads: stored, or its copy on the backend, or a leaf's copy or master.
     struct tensor value;
-    struct tensor grad;           // F32, absent when frozen
-    bool brought;                 // the value is an adapter's, not the checkpoint's
-    bool learns;                  // whole, as tuning_choose decided
-    enum dtype copy_type;         // type of the working copy if it learns; F32: the master serves
-    int64_t leaf;                 // index of its leaf, -1 if frozen
-    int64_t section;              // where its gradient is made (base/leaf.h)
-    int64_t layer, expert;        // -1: of no layer, of no expert
-    const struct bank *bank;      // where it is a matrix of a linear; NULL
-    int64_t group;                // within the bank
+    struct tensor grad;      // F32, absent when frozen
+    bool brought;            // the value is an adapter's, not the checkpoint's
+    bool learns;             // whole, as tuning_choose decided
+    enum dtype copy_type;    // type of the working copy if it learns; F32: the master serves
+    int64_t leaf;            // index of its leaf, -1 if frozen
+    int64_t section;         // where its gradient is made (base/leaf.h)
+    int64_t layer, expert;   // -1: of no layer, of no expert
+    const struct bank *bank; // where it is a matrix of a linear; NULL
+    int64_t group;           // within the bank
     enum weight_part {
         PART_EMBEDDING, // and the head
         PART_NORM,

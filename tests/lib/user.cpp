@@ -12,9 +12,10 @@ int main(int argc, char **argv)
     std::setlocale(LC_ALL, "");
     std::printf("point %s\n", std::localeconv()->decimal_point);
     moetune *m = moetune_open(argv[1], &err);
-    const bool ok = m && moetune_set(m, "data", argv[2], &err) && moetune_set(m, "out", argv[3], &err) &&
-                    moetune_set(m, "lr", "0.015", &err) && moetune_set(m, "max-steps", "2", &err) &&
-                    moetune_set(m, "tuning", "dora", &err) && moetune_set(m, "lora-rank", "4", &err);
+    const bool ok =
+        m && moetune_set(m, "data", argv[2], &err) && moetune_set(m, "out", argv[3], &err) &&
+        moetune_set(m, "lr", "0.015", &err) && moetune_set(m, "max-steps", "2", &err) &&
+        moetune_set(m, "tuning", "dora", &err) && moetune_set(m, "lora-rank", "4", &err);
     const moetune_result *r = ok ? moetune_train(m, &err) : nullptr;
     const moetune_loss *s = r ? moetune_score(m, argv[2], &err) : nullptr;
     if (s) std::printf("learnt %lld\n", static_cast<long long>(s->loss * 1e6));

@@ -20,6 +20,8 @@ const struct ops cuda_ops = {
     .free_bytes = cuda_free_bytes,
     .allocate = cuda_allocate,
     .release = cuda_release,
+    .allocate_host = cuda_allocate_host,
+    .release_host = cuda_release_host,
     .reads_host = false,
     .import = cuda_import,
     .upload = cuda_upload,
@@ -92,4 +94,5 @@ const struct ops cuda_ops = {
     .sum = cuda_sum,
     .sum_squares = cuda_sum_squares,
     .adamw = cuda_adamw,
+    .adamw_reduced = cuda_adamw_reduced,
 };

@@ -306,6 +306,8 @@ size_t cuda_free_bytes(void);
 void cuda_import(struct tensor y, struct tensor host);
 void *cuda_allocate(size_t bytes);
 void cuda_release(void *p, size_t bytes);
+void *cuda_allocate_host(size_t bytes);
+void cuda_release_host(void *p, size_t bytes);
 void cuda_upload(void *dst, const void *src, size_t bytes);
 void cuda_download(void *dst, const void *src, size_t bytes);
 void cuda_zero(struct tensor x);
@@ -418,4 +420,7 @@ void cuda_cross_entropy(struct tensor loss, struct tensor logits, struct tensor 
 // adamw.cu
 void cuda_adamw(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
                 struct tensor grad, const struct adamw *p, float grad_scale);
+// adamw_reduced.cu
+void cuda_adamw_reduced(const struct adamw_leaf *x, const struct adamw *p, float grad_scale,
+                        uint64_t seed, uint64_t stream);
 }

@@ -1,6 +1,7 @@
 // ops/cuda/low_rank.cu - what low-rank adapters need besides products: dropout on their input, and the scaling
 // by columns that DoRA puts on a linear's output.
 #include "ops/cuda/cuda.h"
+#include "ops/cuda/rng.cuh"
 
 static const int32_t *last_of(struct tensor offsets)
 {
@@ -8,20 +9,6 @@ static const int32_t *last_of(struct tensor offsets)
 }
 
 // ---- dropout: the bits are those of ops/cpu/low_rank.c, from base/rng.h's generator
-
-static __device__ inline uint64_t philox(uint64_t seed, uint64_t stream, uint64_t counter)
-{
-    uint32_t x[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), (uint32_t)stream,
-                     (uint32_t)(stream >> 32)};
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        const uint64_t p0 = (uint64_t)x[0] * 0xD2511F53U, p1 = (uint64_t)x[2] * 0xCD9E8D57U;
-        const uint32_t y0 = (uint32_t)(p1 >> 32) ^ x[1] ^ k0, y2 = (uint32_t)(p0 >> 32) ^ x[3] ^ k1;
-        x[0] = y0, x[1] = (uint32_t)p1, x[2] = y2, x[3] = (uint32_t)p0;
-        k0 += 0x9E3779B9U, k1 += 0xBB67AE85U;
-    }
-    return (uint64_t)x[1] << 32 | x[0];
-}
 
 struct dropout_rows {
     const int32_t *slot, *offset; // slot NULL: row r is token r; offset (G+1) or NULL
@@ -62,7 +49,7 @@ static __global__ void dropout(T *y, const U *x, dropout_rows d, int64_t C, drop
     if (d.last && r >= *d.last) return;
     const int64_t token = d.slot ? d.slot[r] / d.S : r;
     const uint64_t group = (uint64_t)(d.first + group_of(d.offset, d.G, r));
-    const uint64_t random = philox(d.key, group, (uint64_t)token);
+    const uint64_t random = rng_on_device(d.key, group, (uint64_t)token);
     const uint32_t low = (uint32_t)random, high = (uint32_t)(random >> 32);
     for (int64_t i = (int64_t)threadIdx.x * V; i < half; i += (int64_t)blockDim.x * V) {
         bool a[V], b[V];

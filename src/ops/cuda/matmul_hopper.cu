@@ -16,11 +16,11 @@ constexpr int MULTIPLIERS = 2;
 constexpr int HOPPER_THREADS = GROUP * (1 + MULTIPLIERS);
 constexpr int HEIGHT = 64 * MULTIPLIERS;
 constexpr int STAGES = 4;
-constexpr int LAG = 2;
+[[maybe_unused]] constexpr int LAG = 2;
 constexpr int A_BYTES = HEIGHT * SLAB_BYTES;
 constexpr int BARRIER_BYTES = 1024; // so that what follows stays aligned
-constexpr int COPY_REGISTERS = 56;
-constexpr int MULTIPLY_REGISTERS = 224;
+[[maybe_unused]] constexpr int COPY_REGISTERS = 56;
+[[maybe_unused]] constexpr int MULTIPLY_REGISTERS = 224;
 
 template <int WIDTH> struct ring { // in shared memory
     static constexpr int B_BYTES = WIDTH * SLAB_BYTES, STAGE_BYTES = A_BYTES + B_BYTES;

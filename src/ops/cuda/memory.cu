@@ -131,6 +131,28 @@ void cuda_release(void *p, size_t bytes)
     cuda_note("release", cudaFree(p));
 }
 
+// Pinned and mapped: one address for host and device. Kernels read and write it over the bus.
+void *cuda_allocate_host(size_t bytes)
+{
+    void *p = NULL;
+    const cudaError_t e = cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocMapped);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        return NULL;
+    }
+    cuda_note("allocation of host memory", e);
+    if (e != cudaSuccess) return NULL;
+    memset(p, 0, bytes);
+    return p;
+}
+
+void cuda_release_host(void *p, size_t bytes)
+{
+    (void)bytes;
+    cuda_note("a release", cudaStreamSynchronize(device.stream));
+    cuda_note("release of host memory", cudaFreeHost(p));
+}
+
 size_t cuda_free_bytes(void)
 {
     size_t available = 0, total = 0;

@@ -11,11 +11,12 @@ struct just_sum {
         return (double)x[i];
     }
 };
-struct square_sum {
-    const float *x;
+template <typename T> struct square_sum {
+    const T *x;
     __device__ double operator()(int64_t i) const
     {
-        return (double)x[i] * (double)x[i];
+        const double value = (double)to_float(x[i]);
+        return value * value;
     }
 };
 struct product_sum {
@@ -73,8 +74,10 @@ void cuda_sum(struct tensor out, struct tensor x)
 
 void cuda_sum_squares(struct tensor out, struct tensor x)
 {
-    assert(x.dtype == DTYPE_F32);
-    add_sum(out, tensor_count(x), square_sum{data<float>(x)}, 1.0);
+    with_activation(x.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        add_sum(out, tensor_count(x), square_sum<T>{data<T>(x)}, 1.0);
+    });
 }
 
 void cuda_dot(struct tensor out, struct tensor x, struct tensor y, double a)
