@@ -47,6 +47,11 @@ example() { # COMMAND: does it do its work?
     dump) yes dump --model base --batch batch.json --out dump.safetensors --gradients && [ -s dump.safetensors ] ;;
     tokenize) echo hello | yes tokenize --model base && grep -q '^\[' out.txt ;;
     experts) yes experts --model base --data data.jsonl --json && grep -q '"layer"' out.txt ;;
+    report) yes report --run full --out page.html && grep -q '</html>' page.html ;;
+    watch) # serves until it is interrupted
+        timeout -s INT 0.5 "$moetune" watch --run full --json --quiet >out.txt 2>err.txt
+        grep -q '"port"' out.txt
+        ;;
     *) complain "no example of $1" ;;
     esac
 }
