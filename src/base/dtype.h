@@ -1,5 +1,7 @@
 // base/dtype.h - the element types of tensors and the exact conversions between them.
 #pragma once
+#include "base/device.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -16,6 +18,7 @@ static inline float f32_from_bits(uint32_t bits)
     return f;
 }
 
+ON_DEVICE_TOO
 static inline uint32_t f32_bits(float f)
 {
     uint32_t bits;
@@ -39,6 +42,7 @@ static inline uint16_t bf16_from_f32(float f)
 
 // Stochastic rounding: up with the probability of the share of the way, for `random` uniform in
 // [0, 2^16). The mean is f; what BF16 holds exactly stays. NaN stays NaN (quiet).
+ON_DEVICE_TOO
 static inline uint16_t bf16_from_f32_random(float f, uint32_t random)
 {
     const uint32_t u = f32_bits(f), nan = (u >> 16) | 0x40U;

@@ -1,6 +1,7 @@
 // ops/cpu/dropout.c - see dropout.h and ops.h.
 #include "ops/cpu/dropout.h"
 
+#include "base/philox.h"
 #include "base/rng.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vector.h"
@@ -9,22 +10,13 @@
 
 enum { WORDS = BLOCK / 2 };
 
-// The random bits of word i of a row.
-static inline uint32_t word(uint32_t i, struct row_bits bits)
-{
-    uint32_t z = i * 0x9e3779b9U + bits.low;
-    z = (z ^ (z >> 16)) * 0x85ebca6bU;
-    z = ((z ^ (z >> 13)) + bits.high) * 0xc2b2ae35U;
-    return z ^ (z >> 16);
-}
-
 VECTOR_CLONES
 static void mask_block(float *restrict a, float *restrict b, int64_t first, int64_t n,
                        struct row_bits bits)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const uint32_t z = word((uint32_t)(first + i), bits);
+        const uint32_t z = row_word((uint32_t)(first + i), bits.low, bits.high);
         a[i] = (z & 0xffffU) < bits.threshold ? 0.0f : bits.scale;
         b[i] = (z >> 16) < bits.threshold ? 0.0f : bits.scale;
     }
@@ -99,7 +91,7 @@ static void hits(uint8_t *restrict lower, uint8_t *restrict upper, int64_t first
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const uint32_t z = word((uint32_t)(first + i), bits);
+        const uint32_t z = row_word((uint32_t)(first + i), bits.low, bits.high);
         lower[i] = (uint8_t)(0 - ((z & 0xffffU) < bits.threshold));
         upper[i] = (uint8_t)(0 - ((z >> 16) < bits.threshold));
     }

@@ -2,8 +2,8 @@
 #pragma once
 #include "ops/ops.h"
 
-// 16 random bits an element. A row has 64 from the counter-based generator; a word of the row mixes them with its
-// number (the constants are MurmurHash3's), and gives one bit pattern to each half of the row.
+// 16 random bits an element. A row has 64 from the counter-based generator; word i of the row (base/philox.h) gives
+// 16 to element i of each half of the row.
 struct row_bits {
     uint32_t low, high, threshold; // of 65536 patterns, those below are left out
     float scale;                   // of what stays

@@ -1,14 +1,17 @@
 // ops/cuda/low_rank.cu - what low-rank adapters need besides products: dropout on their input, and the scaling
 // by columns that DoRA puts on a linear's output.
 #include "ops/cuda/cuda.h"
-#include "ops/cuda/rng.cuh"
+
+extern "C" {
+#include "base/philox.h"
+}
 
 static const int32_t *last_of(struct tensor offsets)
 {
     return offsets.data ? data<int32_t>(offsets) + tensor_count(offsets) - 1 : nullptr;
 }
 
-// ---- dropout: the bits are those of ops/cpu/low_rank.c, from base/rng.h's generator
+// ---- dropout: the bits are those of ops/cpu/dropout.h
 
 struct dropout_rows {
     const int32_t *slot, *offset; // slot NULL: row r is token r; offset (G+1) or NULL
@@ -49,15 +52,12 @@ static __global__ void dropout(T *y, const U *x, dropout_rows d, int64_t C, drop
     if (d.last && r >= *d.last) return;
     const int64_t token = d.slot ? d.slot[r] / d.S : r;
     const uint64_t group = (uint64_t)(d.first + group_of(d.offset, d.G, r));
-    const uint64_t random = rng_on_device(d.key, group, (uint64_t)token);
+    const uint64_t random = philox(d.key, group, (uint64_t)token);
     const uint32_t low = (uint32_t)random, high = (uint32_t)(random >> 32);
     for (int64_t i = (int64_t)threadIdx.x * V; i < half; i += (int64_t)blockDim.x * V) {
         bool a[V], b[V];
         for (int k = 0; k < V; k++) {
-            uint32_t z = (uint32_t)(i + k) * 0x9e3779b9U + low;
-            z = (z ^ (z >> 16)) * 0x85ebca6bU;
-            z = ((z ^ (z >> 13)) + high) * 0xc2b2ae35U;
-            z ^= z >> 16;
+            const uint32_t z = row_word((uint32_t)(i + k), low, high);
             a[k] = (z & 0xffffU) >= d.threshold;
             b[k] = (z >> 16) >= d.threshold;
         }
