@@ -96,9 +96,10 @@ static inline void make_banks(struct two_banks *b, enum dtype t, int64_t G, int6
     assert_true(G <= MOST_GROUPS);
     for (int64_t g = 0; g < G; g++) {
         const struct tensor w = random_tensor(t, rows, cols, 77U + (uint32_t)g);
-        b->at[g] = g == absent ? NULL : w.data;
-        b->device_at[g] = g == absent ? NULL : shifted_on_device(w, shift).data;
+        b->at[g] = w.data;
+        b->device_at[g] = shifted_on_device(w, shift).data;
     }
+    if (absent >= 0) b->at[absent] = b->device_at[absent] = NULL;
     b->host = (struct matrices){G, rows, cols, t, b->at};
     b->device = b->host;
     b->device.data = device_bytes(b->device_at, (size_t)G * sizeof *b->device_at);
