@@ -122,7 +122,7 @@ void rng_fill_uniform(float *out, int64_t n, float bound, uint64_t seed, uint64_
 
 // In lanes of 64 bits, which become vector products of 32 x 32 bits.
 VECTOR_CLONES
-void rng_fill(uint64_t *out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first)
+static void fill(uint64_t *out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first)
 {
     const uint64_t low = UINT32_MAX;
     for (int64_t i = 0; i < n; i++) {
@@ -137,4 +137,10 @@ void rng_fill(uint64_t *out, int64_t n, uint64_t seed, uint64_t stream, uint64_t
         }
         out[i] = x1 << 32 | x0;
     }
+}
+
+// Apart from its variants: clang 14 gives a function that has them no name for other files.
+void rng_fill(uint64_t *out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first)
+{
+    fill(out, n, seed, stream, first);
 }

@@ -5,8 +5,8 @@
 #include <assert.h>
 
 VECTOR_CLONES
-void adamw_update(float *restrict w, float *restrict m, float *restrict v,
-                  const float *restrict grad, int64_t n, struct adamw_factors f)
+static void update(float *restrict w, float *restrict m, float *restrict v,
+                   const float *restrict grad, int64_t n, struct adamw_factors f)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -16,6 +16,13 @@ void adamw_update(float *restrict w, float *restrict m, float *restrict v,
         v[i] = v[i] * f.beta2 + f.one_minus_beta2 * g * g;
         w[i] = decayed - f.step * (m[i] / (sqrtf(v[i]) / f.root_correction2 + f.eps));
     }
+}
+
+// Apart from its variants: clang 14 gives a function that has them no name for other files.
+void adamw_update(float *restrict w, float *restrict m, float *restrict v,
+                  const float *restrict grad, int64_t n, struct adamw_factors f)
+{
+    update(w, m, v, grad, n, f);
 }
 
 struct adamw_factors adamw_factors(const struct adamw *p, float grad_scale)
