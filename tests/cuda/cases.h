@@ -51,7 +51,7 @@ static inline double normal(void)
 
 static inline double content_at(const struct argument *a, int64_t i)
 {
-    static const double few[] = {0.5, -1, 0.5, 2, -0.0, 0, 2, -INFINITY, NAN};
+    static const double few[] = {0.5, -1, 0.5, 2, -0.0, 0, 2, -(double)INFINITY, (double)NAN};
     switch (a->content) {
     case NORMAL:
         return normal();
