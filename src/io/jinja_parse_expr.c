@@ -429,9 +429,9 @@ static struct jnode *parse_test(struct jparser *p, struct jnode *in)
         n->list->a = parse_postfix(p, parse_primary(p));
     }
     if (!negated) return n;
-    struct jnode *not = j_node(p, N_NOT);
-    not ->a = n;
-    return not ;
+    struct jnode *negation = j_node(p, N_NOT);
+    negation->a = n;
+    return negation;
 }
 
 static struct jnode *parse_filters(struct jparser *p, struct jnode *n)
