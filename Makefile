@@ -5,6 +5,7 @@
 #   make setup        install what is missing          make check       format, includes, lengths
 #   make asan         all tests under ASan and UBSan   make fuzz        each fuzz target, SECONDS=60
 #   make format       clang-format in place            make tidy        clang-tidy (slow)
+#   make torture      faults, kills, corruption, hostile files at full length (docs/RELIABILITY.md): hours
 #   make demo-routing the demo with each routing, in one table: 2 to 8 minutes on 2 cores
 #
 #   make install      program, library, manual, completions below PREFIX   make uninstall   takes them away
@@ -30,7 +31,7 @@ ifeq ($(origin CC),default)
 CC = gcc
 endif
 
-.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz clean install uninstall deb check-deb
+.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb
 
 all: $(BUILD)/CMakeCache.txt
 ifeq ($(CUDA),1)
@@ -81,6 +82,12 @@ fuzz:
 	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS="$(FUZZERS)" CC=clang-14 \
 	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
 	bash scripts/fuzz.sh $(BUILD)-fuzz $(SECONDS)
+
+# PARTS="kills corruption" runs only these (tests/torture/test_*).
+PARTS ?=
+torture: setup
+	$(MAKE) all TARGETS=all
+	bash scripts/torture.sh $(BUILD) $(PARTS)
 
 install: $(BUILD)/CMakeCache.txt
 	$(MAKE) all TARGETS=packaged
