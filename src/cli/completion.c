@@ -164,7 +164,7 @@ static void put_zsh_option(FILE *f, const struct option *row)
     for (int no = 0; no <= (kind == KIND_SWITCH); no++) {
         fprintf(f, "      '%s--%s%s%s[", kind == KIND_FILES ? "*" : "", no ? "no-" : "", row->name,
                 kind == KIND_SWITCH || kind == KIND_FILES ? "" : "=");
-        put_zsh_text(f, row->help);
+        put_zsh_text(f, option_help(row));
         fputc(']', f);
         if (kind != KIND_SWITCH) {
             fprintf(f, ":%s%s:", kind == KIND_FILES ? "*--*:" : "",
@@ -222,7 +222,7 @@ static void put_fish_option(FILE *f, const struct option *row)
             fputc('\'', f);
         }
         fputs(" -d '", f);
-        put_escaped(f, row->help, "'\\");
+        put_escaped(f, option_help(row), "'\\");
         fputs("'\n", f);
     }
 }

@@ -41,7 +41,7 @@ static void print_option(FILE *f, const struct option *row)
     fprintf(f, "%*s", at + 1 >= HELP_COLUMN ? HELP_COLUMN : (int)(HELP_COLUMN - at), "");
     char words[512];
     const char *value = option_default(row);
-    snprintf(words, sizeof words, value ? "%s [%s]" : "%s", row->help, value);
+    snprintf(words, sizeof words, value ? "%s [%s]" : "%s", option_help(row), value);
     print_wrapped(f, words, HELP_COLUMN, HELP_COLUMN);
     fputc('\n', f);
     for (int64_t i = 0; row->registry && row->registry->name(i); i++) {

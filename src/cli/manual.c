@@ -45,7 +45,7 @@ static void put_label(FILE *f, const struct option *row)
 static void put_option(FILE *f, const struct option *row)
 {
     put_label(f, row);
-    put_text(f, row->help);
+    put_text(f, option_help(row));
     if (option_default(row)) {
         fputs(" [", f);
         put_text(f, option_default(row));

@@ -1,6 +1,7 @@
 // cli/option_find.c - rows of the table of options by name, and the registries whose names an option may take.
 #include "cli/option_rows.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *routing_name(int64_t i)
@@ -81,6 +82,14 @@ const struct option *option_find(enum command c, const char *name)
         }
     }
     return NULL;
+}
+
+const char *option_help(const struct option *row)
+{
+    static _Thread_local char words[512];
+    if (!row->of) return row->help;
+    snprintf(words, sizeof words, "%s: %s", row->of, row->help);
+    return words;
 }
 
 const char *option_default(const struct option *row)

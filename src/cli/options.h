@@ -120,7 +120,8 @@ struct option {
     size_t field;      // offset in struct run_config
     const char *value; // default, as it would be typed; NULL: none
     const char *help;
-    const char *unit;  // what stands for the value in --help
+    const char *of;   // the names of the routings or tunings (by the group) that read it; NULL: all
+    const char *unit; // what stands for the value in --help
     unsigned required; // bits of the commands that cannot do without
     double min, max;   // of a number
     bool decides;      // changes what is learnt: a resumed run must have the same
@@ -136,6 +137,8 @@ int64_t option_index(const struct option *row);
 const struct option *option_find(enum command c,
                                  const char *name); // NULL: the command has none such
 const char *option_group_name(enum option_group g);
+// What it does, for --help: its methods' names stand before it. Valid until the next call.
+const char *option_help(const struct option *row);
 const char *option_default(const struct option *row); // as people read it; NULL: none
 bool option_in(const struct option *row, enum command c);
 
@@ -154,7 +157,11 @@ struct options {
 bool options_parse(struct options *o, enum command c, int argc, char *const *argv,
                    struct error *err);
 bool options_given(const struct options *o, const char *name); // by a flag or the file
-void options_defaults(struct options *o, enum command c);      // what a command starts from
+// Fails where an option was given that neither the routings nor the tunings of the run read (option.of). A file
+// may hold options of methods that a flag turned it away from, and defaults of all (run.json does).
+bool options_read_by_methods(const struct options *o, const struct texts *routing,
+                             const struct texts *tuning, struct error *err);
+void options_defaults(struct options *o, enum command c); // what a command starts from
 void options_close(struct options *o);
 // The same from names and values instead of argv: defaults, then `set` for each (a list takes one value more;
 // the text must outlive o), then `complete`, which reads the files and looks for what is missing.
@@ -163,6 +170,7 @@ bool options_complete(struct options *o, struct error *err);
 // Every option with its type, as run.json holds it; or those alone that decide the result. NULL: no
 // memory.
 json_t *options_json(const struct options *o, bool deciding);
+json_t *option_json(const struct options *o, const struct option *row); // its value alone
 
 // For the readers of flags and of files: stores one value. `name` is how errors call the option.
 bool option_store(struct options *o, const struct option *row, const char *value, const char *name,

@@ -349,8 +349,9 @@ static json_t *texts_json(const struct texts *list)
     return array;
 }
 
-static json_t *value_json(const void *field, const struct option *row)
+json_t *option_json(const struct options *o, const struct option *row)
 {
+    const void *field = (const char *)&o->config + row->field;
     const char *text;
     switch (row->type) {
     case OPTION_TEXT:
@@ -390,8 +391,7 @@ json_t *options_json(const struct options *o, bool deciding)
         for (char *p = key; *p; p++) {
             if (*p == '-') *p = '_';
         }
-        const void *field = (const char *)&o->config + row->field;
-        if (json_object_set_new(all, key, value_json(field, row)) != 0) {
+        if (json_object_set_new(all, key, option_json(o, row)) != 0) {
             json_decref(all);
             return NULL;
         }

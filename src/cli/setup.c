@@ -115,6 +115,15 @@ static bool check_storage(const struct options *o, struct error *err)
     return s.tuning && train_storage_check(&s, &c->train, err);
 }
 
+static bool check_readers(const struct options *o, const struct texts *routing, struct error *err)
+{
+    const struct run_config *r = &o->config;
+    const bool told =
+        r->tuning && (!r->adapter || options_given(o, "tuning")); // else the adapter's
+    const struct texts one = {.item = (const char *[]){r->tuning}, .count = told};
+    return options_read_by_methods(o, routing, r->tunings.count ? &r->tunings : &one, err);
+}
+
 enum status setup_check(const struct options *o, struct error *err)
 {
     struct options settled = *o;
@@ -130,6 +139,7 @@ enum status setup_check(const struct options *o, struct error *err)
     if (!routing_settle(&settled, err)) return STATUS_FAILED;
     const struct texts one = {.item = (const char *[]){r->routing}, .count = 1};
     const struct texts *names = r->routings.count ? &r->routings : &one;
+    if (!check_readers(o, names, err)) return STATUS_USAGE;
     for (int64_t i = 0; i < names->count; i++) {
         const struct routing *routing = routing_find(names->item[i], err);
         if (!routing || !routing_check(routing, &r->routing_options, &c, err)) return STATUS_USAGE;

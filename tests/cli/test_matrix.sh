@@ -68,6 +68,9 @@ meant() {
     esac
 }
 
+# What makes a tuning go with a model as small as this.
+declare -A small=([smt]="--smt-block 8 --smt-blocks 8 --smt-warmup-steps 2" [lora]="--lora-rank 4" [dora]="--lora-rank 4")
+
 row() {
     local name status
     printf '| `%s` |' "$family"
@@ -79,7 +82,8 @@ row() {
         cell $status
     done
     for name in $tunings; do
-        trains "$name" --tuning "$name" --smt-block 8 --smt-blocks 8 --smt-warmup-steps 2 --lora-rank 4
+        # shellcheck disable=SC2086
+        trains "$name" --tuning "$name" ${small[$name]-}
         status=$?
         [ $status = 0 ] || meant "$name" || complain "$family: tuning $name: $(cat err.txt)"
         [ $status = 0 ] || refused train --model base --data data.jsonl --out no --tuning "$name"

@@ -78,6 +78,32 @@ static void rows_are_whole(void **state)
     }
 }
 
+// "lora, dora": names of the group's registry, and nothing else.
+static void readers_are_methods(void **state)
+{
+    (void)state;
+    int64_t seen = 0;
+    for (int64_t i = 0; i < option_count(); i++) {
+        const struct option *row = option_at(i);
+        if (!row->of) continue;
+        seen++;
+        assert_true(row->group == GROUP_ROUTING || row->group == GROUP_TUNING);
+        const struct registry *r =
+            row->group == GROUP_ROUTING ? &routing_registry : &tuning_registry;
+        char list[64];
+        snprintf(list, sizeof list, "%s", row->of);
+        for (char *at = NULL, *word = strtok_r(list, ", ", &at); word;
+             word = strtok_r(NULL, ", ", &at)) {
+            int64_t k = 0;
+            while (r->name(k) && strcmp(r->name(k), word) != 0) {
+                k++;
+            }
+            if (!r->name(k)) fail_msg("--%s is of %s, which is no method", row->name, word);
+        }
+    }
+    assert_true(seen > 30);
+}
+
 static void every_default_parses(void **state)
 {
     (void)state;
@@ -350,17 +376,12 @@ static void no_memory_is_an_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_are_unique_in_a_command),
-        cmocka_unit_test(rows_are_whole),
-        cmocka_unit_test(every_default_parses),
-        cmocka_unit_test(help_shows_every_option),
-        cmocka_unit_test(flags_reach_their_fields),
-        cmocka_unit_test(bad_flags_are_named),
-        cmocka_unit_test(yaml_is_read),
-        cmocka_unit_test(bad_yaml_is_named_by_line),
-        cmocka_unit_test(a_flag_beats_the_file),
-        cmocka_unit_test(run_json_comes_back),
-        cmocka_unit_test(deciding_options_decide),
+        cmocka_unit_test(names_are_unique_in_a_command), cmocka_unit_test(rows_are_whole),
+        cmocka_unit_test(readers_are_methods),           cmocka_unit_test(every_default_parses),
+        cmocka_unit_test(help_shows_every_option),       cmocka_unit_test(flags_reach_their_fields),
+        cmocka_unit_test(bad_flags_are_named),           cmocka_unit_test(yaml_is_read),
+        cmocka_unit_test(bad_yaml_is_named_by_line),     cmocka_unit_test(a_flag_beats_the_file),
+        cmocka_unit_test(run_json_comes_back),           cmocka_unit_test(deciding_options_decide),
         cmocka_unit_test(no_memory_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

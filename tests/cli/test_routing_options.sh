@@ -51,6 +51,20 @@ train=(train --data nowhere.jsonl --out run --model moe)
 bias=("${train[@]}" --routing bias)
 condenser=("${train[@]}" --routing condenser)
 
+# --- an option that no method of the run reads
+refused "--lora-rank: an option of --tuning lora, dora, but --tuning is full" "${train[@]}" --lora-rank 3
+refused "--condenser-count: an option of --routing condenser, but --routing is topk" "${train[@]}" --condenser-count 2
+refused "--bias-rate: an option of --routing bias, condenser, but --routing is aux" "${train[@]}" --routing aux --bias-rate 1
+printf 'tuning: full\nsmt_blocks: 3\n' >full.yaml
+refused "full.yaml:2: smt-blocks: an option of --tuning smt, but --tuning is full" "${train[@]}" --config full.yaml
+# A file may say more than a flag lets through, and the defaults of all: the data is what is missing here.
+for more in '--tuning lora' '--tuning smt'; do
+    # shellcheck disable=SC2086
+    "$moetune" "${train[@]}" --config full.yaml $more 2>more.err && complain "$more: there is no data"
+    grep -q 'nowhere.jsonl' more.err || complain "$more: $(cat more.err)"
+done
+rm -f full.yaml more.err
+
 # --- how many condensers
 refused "--condenser-count: 4 in layer 1, but a token runs 3" "${condenser[@]}" --condenser-count 4
 refused "--condenser-count: 5 in layer 3" "${condenser[@]}" --condenser-count 3,5
