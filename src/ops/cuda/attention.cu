@@ -94,18 +94,8 @@ static __global__ void __launch_bounds__(forward_tile<D>::THREADS)
     const int2 all = reach_of(a, first, tile::QUERIES), mine = reach_of(a, first + warp * 16, 16);
     const int2 span[2] = {span_of(a, row), span_of(a, row + 8)};
     const int steps = all.x <= all.y ? (all.y - all.x) / tile::KEYS + 1 : 0;
-    auto load = [&](int step) {
-        const int key = all.x + step * tile::KEYS;
-        const uint32_t at = stages + step % 2 * tile::STAGE;
-        if (step < steps) {
-            load_head<D, tile::KEYS, tile::THREADS>(at, a.k, a.G, g, a.D, key, a.M);
-            load_head<D, tile::KEYS, tile::THREADS>(at + tile::STAGE / 2, a.v, a.G, g, a.D, key,
-                                                    a.M);
-        }
-        copy_commit();
-    };
     load_head<D, tile::QUERIES, tile::THREADS>(q_tile, a.q, a.H, h, a.D, first, a.N);
-    load(0);
+    load_keys<D, tile>(stages, a, g, all.x, 0, steps);
     float o[D / 8][4];
     clear_rows<D>(o);
     running r = {{-INFINITY, -INFINITY}, {0, 0}};
@@ -114,7 +104,7 @@ static __global__ void __launch_bounds__(forward_tile<D>::THREADS)
         const uint32_t at = stages + step % 2 * tile::STAGE;
         copy_wait<0>();
         __syncthreads(); // the tile is there, and nobody reads the other one any more
-        load(step + 1);
+        load_keys<D, tile>(stages, a, g, all.x, step + 1, steps);
         if (mine.x >= key + tile::KEYS || mine.y < key) continue;
         float s[tile::KEYS / 8][4];
         multiply_heads<D, tile::QUERIES, tile::KEYS, tile::KEYS>(s, q_tile, warp * 16, at);

@@ -22,6 +22,21 @@ static __device__ __forceinline__ void load_head(uint32_t tile, const void *x, i
                                                     threadIdx.x);
 }
 
+// The step-th stage of a loop over keys from `first` on: keys and values of head g. Nothing beyond the last step;
+// a group of copies is closed all the same.
+template <int D, class TILE>
+static __device__ __forceinline__ void load_keys(uint32_t stages, const struct attention_problem &a, int g,
+                                                 int first, int step, int steps)
+{
+    const int key = first + step * TILE::KEYS;
+    const uint32_t at = stages + step % 2 * TILE::STAGE;
+    if (step < steps) {
+        load_head<D, TILE::KEYS, TILE::THREADS>(at, a.k, a.G, g, a.D, key, a.M);
+        load_head<D, TILE::KEYS, TILE::THREADS>(at + TILE::STAGE / 2, a.v, a.G, g, a.D, key, a.M);
+    }
+    copy_commit();
+}
+
 // s (16, COLUMNS) = rows [row, row + 16) of tile a times the rows of tile b, over D
 template <int D, int A_ROWS, int B_ROWS, int COLUMNS>
 static __device__ __forceinline__ void multiply_heads(float (&s)[COLUMNS / 8][4], uint32_t a_tile,

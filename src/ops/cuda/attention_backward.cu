@@ -54,19 +54,9 @@ static __global__ void __launch_bounds__(dq_tile<D>::THREADS) dq_kernel(struct a
         delta[half] = a.delta[at];
     }
     const int steps = all.x <= all.y ? (all.y - all.x) / tile::KEYS + 1 : 0;
-    auto load = [&](int step) {
-        const int key = all.x + step * tile::KEYS;
-        const uint32_t at = stages + step % 2 * tile::STAGE;
-        if (step < steps) {
-            load_head<D, tile::KEYS, tile::THREADS>(at, a.k, a.G, g, a.D, key, a.M);
-            load_head<D, tile::KEYS, tile::THREADS>(at + tile::STAGE / 2, a.v, a.G, g, a.D, key,
-                                                    a.M);
-        }
-        copy_commit();
-    };
     load_head<D, tile::QUERIES, tile::THREADS>(q_tile, a.q, a.H, h, a.D, first, a.N);
     load_head<D, tile::QUERIES, tile::THREADS>(do_tile, a.dout, a.H, h, a.D, first, a.N);
-    load(0);
+    load_keys<D, tile>(stages, a, g, all.x, 0, steps);
     float dq[D / 8][4];
     clear_rows<D>(dq);
     for (int step = 0; step < steps; step++) {
@@ -74,7 +64,7 @@ static __global__ void __launch_bounds__(dq_tile<D>::THREADS) dq_kernel(struct a
         const uint32_t at = stages + step % 2 * tile::STAGE;
         copy_wait<0>();
         __syncthreads();
-        load(step + 1);
+        load_keys<D, tile>(stages, a, g, all.x, step + 1, steps);
         if (mine.x >= key + tile::KEYS || mine.y < key) continue;
         float s[tile::KEYS / 8][4], ds[tile::KEYS / 8][4];
         multiply_heads<D, tile::QUERIES, tile::KEYS, tile::KEYS>(s, q_tile, warp * 16, at);
