@@ -98,7 +98,6 @@ static struct jnode *parse_target(struct jparser *p, bool member)
 {
     struct jnode *first = NULL, **link = &first;
     const int line = p->at->line;
-    int64_t n = 0;
     bool tuple = false;
     for (;;) {
         struct jnode *one;
@@ -115,7 +114,6 @@ static struct jnode *parse_target(struct jparser *p, bool member)
         }
         *link = one;
         link = &one->next;
-        n++;
         if (!j_accept(p, T_OPERATOR, ",")) break;
         tuple = true;
         if (!j_at(p, T_NAME, NULL) && !j_at(p, T_OPERATOR, "(")) break;
