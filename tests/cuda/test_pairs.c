@@ -85,8 +85,10 @@ static double score(const char *model, const char *adapter, const char *routing)
 static void check_merged(const char *adapter, const char *routing)
 {
     char line[2048];
-    snprintf(line, sizeof line, "--model base --adapter %s --out merged --routing %s --device cuda",
-             adapter, routing);
+    const int length = snprintf(line, sizeof line,
+                                "--model base --adapter %s --out merged --routing %s --device cuda",
+                                adapter, routing);
+    assert_in_range(length, 1, sizeof line - 1);
     pairs_merge(line);
     const double apart = score("base", adapter, routing), together = score("merged", NULL, routing);
     struct error err;

@@ -209,6 +209,7 @@ static inline float __fsqrt_rn(float a)
 }
 #define __expf emulate_expf // glibc declares functions of these names
 #define __logf emulate_logf
+#define rsqrtf emulate_rsqrtf // as glibc's math.h does from 2.42 on
 static inline float __expf(float x)
 {
     return std::exp(x);
