@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/dropped.h"
 
 #include <assert.h>
 #include <omp.h>
@@ -211,15 +212,11 @@ bool product_bf16_works(void)
     return works;
 }
 
-#if defined(__x86_64__)
-enum { HAS_X86 = 1 };
-#else
-enum { HAS_X86 = 0 };
-#endif
-
 bool product_bf16_is_fast(void)
 {
+    // What the library makes use of, which its environment variables can narrow. On a processor without these dot
+    // products its answer is in another architecture's terms.
     const int isa = (int)dnnl_get_effective_cpu_isa();
     const int needed = (int)dnnl_cpu_isa_avx512_core_bf16;
-    return HAS_X86 && (isa & needed) == needed;
+    return bf16_dots_work() && (isa & needed) == needed;
 }
