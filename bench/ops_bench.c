@@ -76,7 +76,8 @@ static void report(const char *name, const struct job *j, double flop)
     for (int i = 0; i < ROUNDS; i++) {
         const double before = seconds(&reference), taken = seconds(j), after = seconds(&reference);
         rate[i] = flop / taken * 1e-9;
-        share[i] = rate[i] * (before + after) / (2 * 2e-9 * REPEAT * SIDE * SIDE * SIDE);
+        share[i] = rate[i] * (before + after) /
+                   (2 * 2e-9 * (double)((int64_t)REPEAT * SIDE * SIDE * SIDE));
     }
     const double middle = median(rate); // sorts
     printf("%-36s %7.1f GFLOP/s a thread (best %6.1f)  %5.2f of the product's\n", name, middle,

@@ -38,7 +38,8 @@ static void collect(struct modules *m, const json_t *list)
         m->module[k].norm += w * w;
         m->module[k].parameters += p;
         m->module[k].layered |= layer >= 0;
-        if (layer >= (double)m->layers && layer < LAYERS_AT_MOST) m->layers = (int64_t)layer + 1;
+        if (layer >= (double)m->layers && layer < (double)LAYERS_AT_MOST)
+            m->layers = (int64_t)layer + 1;
     }
 }
 

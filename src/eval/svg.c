@@ -176,8 +176,8 @@ struct pen {
 
 static void pen_to(struct pen *p, int64_t i)
 {
-    const long x = lround(BOX_X * at(p->x, p->line->x[i]));
-    const long y = lround(BOX_Y * (1 - at(p->y, p->line->y[i])));
+    const long x = lround((double)BOX_X * at(p->x, p->line->x[i]));
+    const long y = lround((double)BOX_Y * (1 - at(p->y, p->line->y[i])));
     html_format(p->h, "%s%ld %ld", p->down ? "L" : "M", x, y);
     // A point on its own is a line to itself, which a round cap shows.
     if (!p->down) html_format(p->h, "L%ld %ld", x, y);
@@ -192,7 +192,7 @@ static void put_thinned(struct pen *p)
     int slice = -1;
     for (int64_t i = 0; i <= l->n; i++) {
         if (i < l->n && !drawn(l, i)) continue;
-        const int here = i < l->n ? (int)(SLICES * at(p->x, l->x[i])) : SLICES + 1;
+        const int here = i < l->n ? (int)((double)SLICES * at(p->x, l->x[i])) : SLICES + 1;
         if (here != slice && low >= 0) {
             pen_to(p, low < high ? low : high);
             if (low != high) pen_to(p, low < high ? high : low);

@@ -39,7 +39,7 @@ static void draws_follow_from_the_position(void **state)
 static void uniform_and_normal_have_their_moments(void **state)
 {
     (void)state;
-    enum { N = 200000 };
+    const int N = 200000;
     struct rng r = {.seed = 1};
     double u1 = 0, u2 = 0, n1 = 0, n2 = 0, n4 = 0;
     for (int i = 0; i < N; i++) {
@@ -56,7 +56,7 @@ static void uniform_and_normal_have_their_moments(void **state)
 static void below_is_unbiased(void **state)
 {
     (void)state;
-    enum { N = 60000 };
+    const int N = 60000;
     struct rng r = {.seed = 2};
     int count[6] = {0};
     for (int i = 0; i < N; i++) {
@@ -144,7 +144,7 @@ static void filled_uniforms_are_the_words_of_the_stream(void **state)
         const uint64_t bits = rng_at(3, 4, 30 + (uint64_t)i / 2) >> (i % 2 ? 32 : 0);
         const double want = (((double)((uint32_t)bits >> 8) + 0.5) * 0x1p-23 - 1) * 0.25;
         assert_true(fabs((double)x[i] - want) < 2e-8 && fabsf(x[i]) < 0.25f);
-        mean += (double)x[i] / N, square += (double)x[i] * (double)x[i] / N;
+        mean += (double)x[i] / (double)N, square += (double)x[i] * (double)x[i] / (double)N;
     }
     assert_true(fabs(mean) < 0.003 && fabs(square - 0.0625 / 3) < 3e-4);
     rng_fill_uniform(part, 77, 0.25f, 3, 4, 60 + 500); // any piece of it, alone
