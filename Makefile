@@ -10,6 +10,7 @@
 #
 #   make install      program, library, manual, completions below PREFIX   make uninstall   takes them away
 #   make deb          Debian packages, in build/debian                make check-deb     tries them
+#   make check-suite SUITE=trixie   builds and tests in a clean system of that release; ARCH=arm64 for that machine
 #
 # CUDA=1 builds the CUDA backend into the same binary (needs nvcc 13).
 # BUILD is the build folder, PREFIX where it is installed (/usr/local; DESTDIR stands before it), CC the compiler of a new one, CMAKE_ARGS go to CMake when it is made.
@@ -30,8 +31,10 @@ FUZZERS = $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 ifeq ($(origin CC),default)
 CC = gcc
 endif
+# What `scripts/setup.sh checks` installs: the release's own where 14 is not packaged.
+CLANG ?= $(notdir $(or $(shell command -v clang-14),clang))
 
-.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb
+.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb check-suite
 
 all: $(BUILD)/CMakeCache.txt
 ifeq ($(CUDA),1)
@@ -79,7 +82,7 @@ asan: setup
 
 fuzz:
 	@bash scripts/setup.sh checks
-	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS="$(FUZZERS)" CC=clang-14 \
+	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS="$(FUZZERS)" CC=$(CLANG) \
 	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
 	bash scripts/fuzz.sh $(BUILD)-fuzz $(SECONDS)
 
@@ -102,6 +105,11 @@ uninstall:
 check-deb: $(BUILD)/CMakeCache.txt
 	$(MAKE) all TARGETS=packaged
 	bash scripts/check-deb.sh $(BUILD)
+
+SUITE ?=
+ARCH ?=
+check-suite:
+	bash scripts/check-suite.sh $(BUILD) "$(SUITE)" $(ARCH)
 
 deb: $(BUILD)/CMakeCache.txt
 	$(MAKE) all TARGETS=packaged

@@ -136,7 +136,8 @@ static void measure(struct model *m, int n, int64_t new_tokens, double rate)
         w.tokens = 0;
         if (!generate(m, s, n, &o, &err)) give_up(&err);
     }
-    const double work = (now(CLOCK_PROCESS_CPUTIME_ID) - worked) / (TRIES * (double)new_tokens);
+    const double work =
+        (now(CLOCK_PROCESS_CPUTIME_ID) - worked) / ((double)TRIES * (double)new_tokens);
     double bytes = 0;
     for (int i = 0; i < w.rounds; i++) {
         bytes += w.bytes[i] / w.rounds;

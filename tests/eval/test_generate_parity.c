@@ -243,7 +243,7 @@ static void check_shares(const struct sampling *s, const double *want)
         drawn[sample_token(logits, 4, s, &r, scratch)]++;
     }
     for (int i = 0; i < 4; i++) {
-        const double share = (double)drawn[i] / DRAWS;
+        const double share = (double)drawn[i] / (double)DRAWS;
         if (fabs(share - want[i]) > 0.015) fail_msg("token %d: %f, expected %f", i, share, want[i]);
         if (want[i] <= 0) assert_int_equal(drawn[i], 0);
     }
