@@ -80,6 +80,38 @@ bool dir_commit(const char *to, const char *from, struct error *err)
     return dir_sync(parent, err);
 }
 
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+// Where a folder goes to be removed. A run that starts removes what it finds under such a name.
+static bool path_aside(char out[4096], const char *path, struct error *err)
+{
+    const int n = snprintf(out, 4096, "%s.old.tmp", path);
+    return (n > 0 && n < 4096) || fail(err, "%s: path too long", path);
+}
+
+bool dir_replace(const char *to, const char *from, struct error *err)
+{
+    char old[4096];
+    if (!is_folder(to)) return dir_remove(to, err) && dir_commit(to, from, err);
+    if (!path_aside(old, to, err) || !dir_remove(old, err) || !dir_commit(old, to, err))
+        return false;
+    if (dir_commit(to, from, err)) return dir_remove(old, err);
+    rename(old, to); // as it was; not where `from` is there by now
+    return false;
+}
+
+bool dir_discard(const char *path, struct error *err)
+{
+    char old[4096];
+    if (!is_folder(path)) return dir_remove(path, err);
+    return path_aside(old, path, err) && dir_remove(old, err) && dir_commit(old, path, err) &&
+           dir_remove(old, err);
+}
+
 bool dir_writable(const char *path)
 {
     char at[4096];

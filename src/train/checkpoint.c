@@ -210,17 +210,6 @@ static bool write_folder(const char *dir, const struct saved *what, const struct
     return ok;
 }
 
-// `from` becomes `to`; one that is there already (it did not verify) gives way.
-static bool replace(const char *to, const char *from, struct error *err)
-{
-    char old[PATH_SIZE];
-    if (!file_exists(to)) return dir_commit(to, from, err);
-    const int n = snprintf(old, sizeof old, "%s.old.tmp", to);
-    if (n < 0 || (size_t)n >= sizeof old) return fail(err, "%s: path too long", to);
-    return dir_remove(old, err) && dir_commit(old, to, err) && dir_commit(to, from, err) &&
-           dir_remove(old, err);
-}
-
 bool run_checkpoint_save(const char *out, const struct saved *what, const struct train_state *state,
                          struct error *err)
 {
@@ -229,7 +218,8 @@ bool run_checkpoint_save(const char *out, const struct saved *what, const struct
     const int m = snprintf(temporary, sizeof temporary, "%s.tmp", dir);
     if (n < 0 || m < 0 || (size_t)m >= sizeof temporary) return fail(err, "%s: path too long", out);
     if (!dir_remove(temporary, err)) return false;
-    if (write_folder(temporary, what, state, err) && replace(dir, temporary, err)) return true;
+    // One that is there already did not verify.
+    if (write_folder(temporary, what, state, err) && dir_replace(dir, temporary, err)) return true;
     dir_remove(temporary, NULL);
     return false;
 }

@@ -150,10 +150,12 @@ bool folder_clear(const char *out, bool everything, struct error *err)
     if (!dir_list(&names, out, err)) return false;
     bool ok = true;
     for (int64_t i = 0; ok && i < names.count; i++) {
-        const char *name = names.name[i];
-        if (!is_left_over(name) && !(everything && is_made(name))) continue;
         char path[PATH_SIZE];
-        ok = path_join(path, sizeof path, out, name, err) && dir_remove(path, err);
+        const char *name = names.name[i];
+        const bool left_over = is_left_over(name);
+        if (!left_over && !(everything && is_made(name))) continue;
+        ok = path_join(path, sizeof path, out, name, err) &&
+             (left_over ? dir_remove : dir_discard)(path, err);
     }
     dir_names_free(&names);
     return ok;
@@ -191,18 +193,9 @@ bool folder_checkpoint_path(char *path, size_t size, const char *out, int64_t st
     return path_join(path, size, out, name, err);
 }
 
-// Out of the way first, so that a kill half-way leaves no checkpoint that lacks files.
-static bool remove_checkpoint(const char *out, int64_t step, struct error *err)
-{
-    char path[PATH_SIZE], away[PATH_SIZE];
-    if (!folder_checkpoint_path(path, sizeof path, out, step, err)) return false;
-    const int n = snprintf(away, sizeof away, "%s.old.tmp", path);
-    if (n < 0 || (size_t)n >= sizeof away) return fail(err, "%s: path too long", path);
-    return dir_remove(away, err) && dir_commit(away, path, err) && dir_remove(away, err);
-}
-
 bool folder_prune(const char *out, int64_t step, int64_t keep, int64_t best, struct error *err)
 {
+    char path[PATH_SIZE];
     int64_t *found, count, kept = 0;
     if (!folder_checkpoints(&found, &count, out, err)) return false;
     bool ok = true;
@@ -213,7 +206,8 @@ bool folder_prune(const char *out, int64_t step, int64_t keep, int64_t best, str
             kept++;
             continue;
         }
-        ok = remove_checkpoint(out, found[i], err);
+        ok =
+            folder_checkpoint_path(path, sizeof path, out, found[i], err) && dir_discard(path, err);
     }
     mem_free(found);
     return ok;

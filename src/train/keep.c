@@ -141,7 +141,7 @@ bool trainer_write(struct trainer *t, char *path, size_t size, const char *name,
     tell_saving(t, path);
     return dir_remove(temporary, err) &&
            (adapter ? model_save_adapter : model_export)(&t->model, temporary, err) &&
-           dir_remove(path, err) && dir_commit(path, temporary, err);
+           dir_replace(path, temporary, err);
 }
 
 bool trainer_makes_adapter(const struct trainer *t)

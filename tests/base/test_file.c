@@ -2,6 +2,7 @@
 // folder, and an error is one line.
 #include "support.h"
 
+#include "base/dir.h"
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -227,6 +228,31 @@ static void folders_are_made_and_removed(void **state)
     assert_true(disk_free("not-there-either") > 0);
 }
 
+static void a_folder_gives_way_whole(void **state)
+{
+    (void)state;
+    struct error err;
+    const char *to = in_dir("to"), *from = in_dir("from"), *aside = in_dir("to.old.tmp");
+    check_ok(dir_make(from, &err), &err);
+    write_text(in_dir("from/file"), "new");
+    write_text(to, "a file");
+    check_ok(dir_replace(to, from, &err), &err);
+    check_text(in_dir("to/file"), "new");
+    check_error(dir_replace(to, from, &err), &err, "from"); // is not there any more
+    check_text(in_dir("to/file"), "new");                   // so the old one stays
+    check_ok(dir_make(from, &err), &err);
+    check_ok(dir_make(in_dir("to.old.tmp/left"), &err), &err);
+    check_ok(dir_replace(to, from, &err), &err);
+    assert_false(file_exists(in_dir("to/file")) || file_exists(from) || file_exists(aside));
+    check_ok(dir_make(in_dir("to.old.tmp/left"), &err), &err);
+    check_ok(dir_discard(to, &err), &err);
+    check_ok(dir_discard(to, &err), &err); // not there
+    assert_false(file_exists(to) || file_exists(aside));
+    write_text(to, "a file");
+    check_ok(dir_discard(to, &err), &err);
+    assert_false(file_exists(to));
+}
+
 static void writing_fails_with_the_name(void **state)
 {
     (void)state;
@@ -297,6 +323,7 @@ int main(void)
         cmocka_unit_test_setup(links_are_read_and_never_written_through, set_up),
         cmocka_unit_test_setup(names_that_lead_elsewhere_are_not_plain, set_up),
         cmocka_unit_test_setup(folders_are_made_and_removed, set_up),
+        cmocka_unit_test_setup(a_folder_gives_way_whole, set_up),
         cmocka_unit_test_setup(writing_fails_with_the_name, set_up),
         cmocka_unit_test_setup(one_process_at_a_time, set_up),
         cmocka_unit_test_setup(an_error_is_one_line, set_up),
