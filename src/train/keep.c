@@ -23,6 +23,12 @@ static void tell_saving(const struct trainer *t, const char *path)
     if (listen && listen->saving) listen->saving(listen->user, path);
 }
 
+static bool prune(const struct trainer *t, struct error *err)
+{
+    const int64_t keep = t->run->keep_last > 1 ? t->run->keep_last : 1;
+    return folder_prune(t->run->out, t->state.step, keep, t->state.best_step, err);
+}
+
 bool trainer_save(struct trainer *t, struct error *err)
 {
     char path[PATH_SIZE];
@@ -40,8 +46,7 @@ bool trainer_save(struct trainer *t, struct error *err)
     if (!metrics_sync(&t->metrics, err)) return false;
     if (!run_checkpoint_save(r->out, &what, &t->state, err)) return false;
     t->saved_step = t->state.step;
-    const int64_t keep = r->keep_last > 1 ? r->keep_last : 1;
-    return folder_prune(r->out, t->state.step, keep, t->state.best_step, err);
+    return prune(t, err);
 }
 
 enum candidate { CANDIDATE_GOOD, CANDIDATE_BAD, CANDIDATE_OF_ANOTHER_RUN };
@@ -100,7 +105,7 @@ bool trainer_resume(struct trainer *t, struct error *err)
     mem_free(step);
     if (result == CANDIDATE_GOOD) {
         log_info("resumed from %s", path);
-        return true;
+        return prune(t, err); // a kill may have come between the save and this
     }
     if (result == CANDIDATE_OF_ANOTHER_RUN) return fail(err, "%s", why.msg);
     if (count) {
