@@ -250,6 +250,14 @@ bool path_is_plain_name(const char *name)
     return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
+// A new folder's entry in the one above; that may be entered and written but not read, and then cannot be synced.
+static bool sync_above(const char *path, struct error *err)
+{
+    char parent[4096];
+    parent_of(parent, sizeof parent, path);
+    return access(parent, R_OK) != 0 || dir_sync(parent, err);
+}
+
 bool dir_make(const char *path, struct error *err)
 {
     char partial[4096];
@@ -259,7 +267,9 @@ bool dir_make(const char *path, struct error *err)
         const char c = *p;
         if (c && c != '/') continue;
         *p = 0;
-        if (mkdir(partial, 0777) != 0 && errno != EEXIST) {
+        if (mkdir(partial, 0777) == 0) {
+            if (!sync_above(partial, err)) return false;
+        } else if (errno != EEXIST) {
             return fail(err, "%s: cannot create folder: %s", partial, strerror(errno));
         }
         *p = c;

@@ -41,7 +41,7 @@ bool file_copy(const char *to, const char *from, struct error *err); // byte for
 
 bool path_join(char *out, size_t size, const char *dir, const char *name, struct error *err);
 bool path_is_plain_name(const char *name); // no '/', not ".", "..", or empty: stays in its folder
-bool dir_make(const char *path, struct error *err); // like mkdir -p
+bool dir_make(const char *path, struct error *err); // like mkdir -p, and synced
 bool dir_sync(const char *path, struct error *err);
 bool dir_remove(const char *path, struct error *err); // with all that is in it; no links followed
 bool file_exists(const char *path);
