@@ -1,6 +1,8 @@
 // base/append.c - see append.h.
 #include "base/append.h"
 
+#include "base/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,11 +10,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+// The name of a new file: syncing the file says nothing of it.
+static bool sync_name(const char *path, struct error *err)
+{
+    char folder[4096];
+    path_parent(folder, sizeof folder, path);
+    return dir_sync(folder, err);
+}
+
 bool append_open(struct append *a, const char *path, size_t keep, struct error *err)
 {
     a->fd = -1;
     const int n = snprintf(a->path, sizeof a->path, "%s", path);
     if (n < 0 || (size_t)n >= sizeof a->path) return fail(err, "%s: path too long", path);
+    const bool there = file_exists(path);
     const int fd =
         open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (fd < 0) return fail(err, "%s: cannot open: %s", path, strerror(errno));
@@ -23,7 +34,7 @@ bool append_open(struct append *a, const char *path, size_t keep, struct error *
         fail(err, "%s: not a regular file", path);
     } else if ((size_t)st.st_size > keep && ftruncate(fd, (off_t)keep) != 0) {
         fail(err, "%s: cannot cut to %zu bytes: %s", path, keep, strerror(errno));
-    } else {
+    } else if (there || sync_name(path, err)) {
         a->fd = fd;
         return true;
     }

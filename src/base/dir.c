@@ -57,17 +57,6 @@ void dir_names_free(struct dir_names *n)
     *n = (struct dir_names){0};
 }
 
-static void parent_of(char *out, size_t size, const char *path)
-{
-    snprintf(out, size, "%s", path);
-    char *slash = strrchr(out, '/');
-    if (!slash) {
-        snprintf(out, size, ".");
-    } else {
-        slash[slash == out] = 0;
-    }
-}
-
 bool dir_commit(const char *to, const char *from, struct error *err)
 {
     char parent[4096];
@@ -76,7 +65,7 @@ bool dir_commit(const char *to, const char *from, struct error *err)
     if (rename(from, to) != 0) {
         return fail(err, "%s: cannot rename to %s: %s", from, to, strerror(errno));
     }
-    parent_of(parent, sizeof parent, to);
+    path_parent(parent, sizeof parent, to);
     return dir_sync(parent, err);
 }
 
@@ -121,7 +110,7 @@ bool dir_writable(const char *path)
     while (stat(at, &st) != 0) {
         char above[4096];
         if (errno != ENOENT) return false;
-        parent_of(above, sizeof above, at);
+        path_parent(above, sizeof above, at);
         if (!strcmp(above, at)) return false;
         snprintf(at, sizeof at, "%s", above);
     }

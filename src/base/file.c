@@ -177,7 +177,7 @@ bool file_writer_write(struct file_writer *w, const void *bytes, size_t n, struc
     return true;
 }
 
-static void parent_of(char *out, size_t size, const char *path)
+void path_parent(char *out, size_t size, const char *path)
 {
     snprintf(out, size, "%s", path);
     char *slash = strrchr(out, '/');
@@ -199,7 +199,7 @@ bool file_writer_commit(struct file_writer *w, struct error *err)
         ok = fail(err, "%s: cannot rename: %s", w->temporary, strerror(errno));
     }
     char parent[sizeof w->path];
-    parent_of(parent, sizeof parent, w->path);
+    path_parent(parent, sizeof parent, w->path);
     if (ok) {
         w->temporary[0] = 0;
         ok = dir_sync(parent, err);
@@ -254,7 +254,7 @@ bool path_is_plain_name(const char *name)
 static bool sync_above(const char *path, struct error *err)
 {
     char parent[4096];
-    parent_of(parent, sizeof parent, path);
+    path_parent(parent, sizeof parent, path);
     return access(parent, R_OK) != 0 || dir_sync(parent, err);
 }
 
@@ -335,7 +335,7 @@ int64_t disk_free(const char *path)
     snprintf(parent, sizeof parent, "%s", path);
     while (statvfs(parent, &s) != 0) {
         char above[4096];
-        parent_of(above, sizeof above, parent);
+        path_parent(above, sizeof above, parent);
         if (!strcmp(above, parent)) return -1;
         snprintf(parent, sizeof parent, "%s", above);
     }

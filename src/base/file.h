@@ -40,6 +40,7 @@ bool file_write(const char *path, const void *bytes, size_t n, struct error *err
 bool file_copy(const char *to, const char *from, struct error *err); // byte for byte, committed
 
 bool path_join(char *out, size_t size, const char *dir, const char *name, struct error *err);
+void path_parent(char *out, size_t size, const char *path); // of "a/b" "a", of "a" "."
 bool path_is_plain_name(const char *name); // no '/', not ".", "..", or empty: stays in its folder
 bool dir_make(const char *path, struct error *err); // like mkdir -p, and synced
 bool dir_sync(const char *path, struct error *err);

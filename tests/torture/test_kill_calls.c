@@ -75,7 +75,7 @@ static void check_doing(const struct run_kind *k, const struct doing *d)
     check_run(runs_child(options));
     const int64_t all = runs_shared->calls;
     assert_true(all > 100);
-    const int64_t stride = runs_full() ? 1 : all / (d->finished ? 2 : 4);
+    const int64_t stride = runs_full() ? 1 : all / (d->finished ? 1 : 3);
     int64_t turn = 0;
     for (int64_t n = 1 + rng_below(&r, stride); n <= all; n += stride) {
         check_point(k, d, n, false, 0);

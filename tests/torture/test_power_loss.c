@@ -5,7 +5,20 @@
 // from nothing, one that goes on from such a state, and a finished run asked to go on, which writes its result again.
 #include "disk.h"
 
+#include "base/append.h"
+#include "io/json.h"
+
 enum { STATES_SHORT = 14, SEEN = 1 << 17 };
+
+static void check_text(const char *path, const char *want)
+{
+    char *text;
+    size_t n;
+    struct error err = {0};
+    check_ok(file_read(&text, &n, path, 1 << 20, &err), &err);
+    assert_string_equal(text, want);
+    mem_free(text);
+}
 
 // The calls of a run, with copies of what they point to.
 static struct trace {
@@ -106,6 +119,32 @@ static void check_whole(const char *reference)
     dir_names_free(&names);
 }
 
+static json_t *read_object(const char *name)
+{
+    char path[4096];
+    struct error err = {0};
+    check_ok(path_join(path, sizeof path, runs_out, name, &err), &err);
+    json_t *o = file_exists(path) ? json_parse_file(path, 1 << 24, &err) : NULL;
+    check_ok(o || !file_exists(path), &err);
+    return o;
+}
+
+// The options of a run that has saved are there to go on with, and one that says it is done has a result.
+static void check_words(const struct run_kind *k, int64_t promised)
+{
+    char reference[128], result[128];
+    json_t *run = read_object("run.json"), *end = read_object("result.json");
+    assert_true(run || !promised);
+    const char *outcome = json_string_value(json_object_get(end, "outcome"));
+    const bool done = outcome && !strcmp(outcome, "done");
+    snprintf(reference, sizeof reference, "%s/adapter", k->name);
+    snprintf(result, sizeof result, "%s/%s", runs_out,
+             file_exists(reference) ? "adapter" : "model");
+    assert_true(!done || file_exists(result));
+    json_decref(run);
+    json_decref(end);
+}
+
 static void empty_disk(void)
 {
     struct error err = {0};
@@ -126,6 +165,7 @@ static void check_state(const struct run_kind *k, const struct disk *d, struct d
         distinct++;
         snprintf(all, sizeof all, "%s-all", k->name);
         check_whole(all);
+        check_words(k, promised);
         check_run(runs_child(resume));
         if (runs_shared->warnings) fail_msg("%s", runs_shared->warning);
         check_same_tree(k->name, runs_out);
@@ -232,6 +272,40 @@ static void check_kind(const struct run_kind *k)
            (int)distinct);
 }
 
+// What the parts that runs are made of promise by themselves: what they say is written is there when all else is lost.
+static void what_was_synced_stays(void **unused)
+{
+    (void)unused;
+    struct append a = {.fd = -1};
+    struct error err = {0};
+    struct disk_state lost = {.cut = DISK_LOST};
+    runs_open();
+    empty_disk();
+    struct disk *d = disk_with_what_is_there();
+    forget_trace();
+    calls.after = write_down;
+    check_ok(file_write("disk/file", "bytes", 5, &err), &err);
+    check_ok(dir_make("disk/folder/inner", &err), &err);
+    check_ok(dir_make("disk/folder/other", &err) &&
+                 file_write("disk/folder/other/file", "new", 3, &err),
+             &err);
+    check_ok(dir_replace("disk/folder/inner", "disk/folder/other", &err), &err);
+    check_ok(append_open(&a, "disk/lines", 0, &err) && append_write(&a, "a line\n", 7, &err) &&
+                 append_sync(&a, &err) && append_write(&a, "another\n", 8, &err),
+             &err);
+    append_close(&a);
+    calls.after = NULL;
+    for (int64_t i = 0; i < trace.n; i++) {
+        disk_apply(d, &trace.call[i]);
+    }
+    empty_disk();
+    disk_write_down(d, disk_node_of(d, "disk"), "disk", &lost);
+    disk_close(d);
+    check_text("disk/file", "bytes");
+    check_text("disk/folder/inner/file", "new");
+    check_text("disk/lines", "a line\n");
+}
+
 static void power_lost_after_every_call(void **unused)
 {
     (void)unused;
@@ -250,6 +324,8 @@ static void power_lost_after_every_call(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(power_lost_after_every_call, runs_say)};
+        cmocka_unit_test(what_was_synced_stays),
+        cmocka_unit_test_teardown(power_lost_after_every_call, runs_say),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
