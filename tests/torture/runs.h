@@ -32,6 +32,7 @@ static const struct run_kind run_kinds[] = {
             "20 --save-every 2 "
             "--smt-warmup train --smt-warmup-steps 3 --max-steps 3"},
 };
+enum { RUN_CALLS = 4096 }; // of a run, at most
 enum { RUN_KINDS = sizeof run_kinds / sizeof *run_kinds };
 static const char runs_common[] =
     "train --model base --data data.jsonl --dtype f32 --threads 1 --quiet --keep-last 1 "
@@ -42,6 +43,7 @@ static const char *runs_out = "run"; // the folder of every run
 // What a run in a child tells the test.
 static struct runs_shared {
     int64_t calls, die_at; // made by the child; at which it dies, 0: none
+    char kind[RUN_CALLS];  // of each call
     bool half;             // a write dies in its middle
     int64_t resumed;       // the step of the checkpoint it went on from
     int warnings;
@@ -220,10 +222,10 @@ static inline void check_same_tree(const char *a, const char *b)
 }
 
 // The run that nobody disturbs. Every run is made in the same folder, whose name stands in some files; this one's is
-// named otherwise afterwards.
+// named otherwise afterwards. Made in this process: the products' code that it compiles is there for all children.
 static inline void runs_straight(const char *name, const char *options)
 {
     snprintf(runs_doing, sizeof runs_doing, "%s, undisturbed", name);
-    check_run(runs_child(options));
+    check_run(runs_train(options));
     assert_int_equal(renameat(AT_FDCWD, runs_out, AT_FDCWD, name), 0); // no call of the run
 }

@@ -193,7 +193,7 @@ static void check_cut(const struct run_kind *k, const struct disk *d, int64_t pr
     cuts++;
     check_state(k, d, &lost, promised);
     check_state(k, d, &kept, promised);
-    for (int i = 0; i < (runs_full() ? 8 : 1); i++) {
+    for (int i = 0; i < (runs_full() ? 4 : 1); i++) {
         struct disk_state s = some(r);
         check_state(k, d, &s, promised);
     }
@@ -259,7 +259,7 @@ static void check_kind(const struct run_kind *k)
     runs_straight(k->name, k->options);
     empty_disk();
     check_trace(k, k->options, "from nothing");
-    for (int i = 0; i < (runs_full() ? 6 : 1); i++) {
+    for (int i = 0; i < (runs_full() ? 3 : 1); i++) {
         empty_disk();
         record(k->options);
         cut_at(0.2 + 0.8 * rng_uniform(&r), some(&r));
