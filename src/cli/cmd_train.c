@@ -7,6 +7,7 @@
 #include "cli/routing_words.h"
 #include "cli/samples.h"
 #include "cli/tensorboard.h"
+#include "train/signals.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -189,7 +190,7 @@ enum status command_train(struct options *o, struct output *io, struct error *er
         return STATUS_USAGE;
     }
     if (!run_folder_check(c->out, c->resume, c->overwrite, err)) return STATUS_FAILED;
-    if (!job_open(&j, o, c->out, &listener, err)) return STATUS_FAILED;
+    if (!signals_begin(err) || !job_open(&j, o, c->out, &listener, err)) return STATUS_FAILED;
     if (c->tensorboard) s.tensorboard_in = c->out;
     s.experts = trainer_model(j.trainer)->config.n_experts;
     const enum status status = run(&j, &s, o, err);

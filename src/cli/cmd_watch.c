@@ -46,8 +46,7 @@ static bool announce(struct output *io, unsigned port, struct error *err)
 static enum status serve(struct watch *w, struct server *s, struct output *io, struct error *err)
 {
     if (!announce(io, server_port(s), err)) return STATUS_FAILED;
-    signals_catch();
-    bool ok = true;
+    bool ok = signals_catch(err);
     while (ok && !signals_pending()) {
         ok = server_turn(s, 500, err);
     }

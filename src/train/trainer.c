@@ -393,7 +393,7 @@ bool trainer_run(struct trainer *t, struct train_result *result, struct error *e
 {
     const double start = monotonic_now();
     *result = (struct train_result){.outcome = TRAIN_DONE};
-    if (!t->run->stop) signals_catch();
+    if (!t->run->stop && !signals_catch(err)) return false;
     const bool began = prepare(t, err);
     const bool ok = began && train(t, result, err);
     if (!t->run->stop) signals_release();
