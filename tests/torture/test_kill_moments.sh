@@ -32,7 +32,7 @@ awk 'BEGIN {
 # An array, not a function, and env gives way to the program: a signal must meet the program itself. The shell lets
 # its jobs ignore SIGINT; env undoes that.
 train=(env "--default-signal=INT,TERM" "$moetune" train --model base --data data.jsonl --validation-fraction 0.1
-    --batch-tokens 400 --max-steps 8 --lr 3e-3 --eval-every 3 --save-every 3 --keep-last 2 --threads 1)
+    --batch-tokens 400 --max-steps 8 --lr 3e-3 --eval-every 3 --save-every 1 --keep-last 2 --threads 1)
 
 exec {never}<> <(:)
 RANDOM=7
@@ -68,7 +68,7 @@ moment() {
     saving*) at=training && compgen -G 'out/*.tmp' > none.log && at=saving ;;
     [0-9]*/8\ * | step\ *) at=training ;;
     out/* | done*) at=end ;;
-    *) at=start ;;
+    *) at=beginning ;;
     esac
     met[$at]=$((${met[$at]:-0} + 1))
 }
@@ -107,7 +107,7 @@ while [ "$killed" -lt "$kills" ] && [ "$failures" -eq 0 ]; do
     same_end "after $killed kills"
 done
 at=
-for where in start training saving exporting end; do at="$at $where ${met[$where]:-0}"; done
+for where in beginning training saving exporting end; do at="$at $where ${met[$where]:-0}"; done
 echo "met at:$at"
 
 # Lines of metrics.jsonl and the newest checkpoint are of the same step.

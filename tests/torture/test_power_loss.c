@@ -8,7 +8,7 @@
 #include "base/append.h"
 #include "io/json.h"
 
-enum { STATES_SHORT = 14, SEEN = 1 << 17 };
+enum { STATES_SHORT = 7, SEEN = 1 << 17 };
 
 static void check_text(const char *path, const char *want)
 {
