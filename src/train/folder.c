@@ -144,23 +144,6 @@ bool folder_lock(int *lock, const char *out, const char *model_dir, bool resume,
     return false;
 }
 
-bool folder_clear(const char *out, bool everything, struct error *err)
-{
-    struct dir_names names;
-    if (!dir_list(&names, out, err)) return false;
-    bool ok = true;
-    for (int64_t i = 0; ok && i < names.count; i++) {
-        char path[PATH_SIZE];
-        const char *name = names.name[i];
-        const bool left_over = is_left_over(name);
-        if (!left_over && !(everything && is_made(name))) continue;
-        ok = path_join(path, sizeof path, out, name, err) &&
-             (left_over ? dir_remove : dir_discard)(path, err);
-    }
-    dir_names_free(&names);
-    return ok;
-}
-
 static int newest_first(const void *a, const void *b)
 {
     const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -191,6 +174,38 @@ bool folder_checkpoint_path(char *path, size_t size, const char *out, int64_t st
     char name[64];
     snprintf(name, sizeof name, "checkpoint-%" PRId64, step);
     return path_join(path, size, out, name, err);
+}
+
+// The newest first: what a kill leaves of them is a run that was killed earlier, its best checkpoint included.
+static bool clear_checkpoints(const char *out, struct error *err)
+{
+    char path[PATH_SIZE];
+    int64_t *step, count;
+    if (!folder_checkpoints(&step, &count, out, err)) return false;
+    bool ok = true;
+    for (int64_t i = 0; ok && i < count; i++) {
+        ok = folder_checkpoint_path(path, sizeof path, out, step[i], err) && dir_discard(path, err);
+    }
+    mem_free(step);
+    return ok;
+}
+
+bool folder_clear(const char *out, bool everything, struct error *err)
+{
+    struct dir_names names;
+    if (everything && !clear_checkpoints(out, err)) return false;
+    if (!dir_list(&names, out, err)) return false;
+    bool ok = true;
+    for (int64_t i = 0; ok && i < names.count; i++) {
+        char path[PATH_SIZE];
+        const char *name = names.name[i];
+        const bool left_over = is_left_over(name);
+        if (!left_over && !(everything && is_made(name))) continue;
+        ok = path_join(path, sizeof path, out, name, err) &&
+             (left_over ? dir_remove : dir_discard)(path, err);
+    }
+    dir_names_free(&names);
+    return ok;
 }
 
 bool folder_prune(const char *out, int64_t step, int64_t keep, int64_t best, struct error *err)

@@ -171,7 +171,8 @@ static inline void check_same_metrics(const char *a, const char *b)
     char *x, *y;
     size_t n;
     struct error err = {0};
-    check_ok(file_read(&x, &n, a, 1 << 24, &err) && file_read(&y, &n, b, 1 << 24, &err), &err);
+    check_ok(file_read(&x, &n, a, 1 << 24, &err), &err);
+    check_ok(file_read(&y, &n, b, 1 << 24, &err), &err);
     runs_cut_times(x);
     runs_cut_times(y);
     if (!*x || strcmp(x, y) != 0) fail_msg("%s:\n%s\n%s:\n%s", a, x, b, y);

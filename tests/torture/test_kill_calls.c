@@ -41,8 +41,11 @@ static bool killed_at(const char *options, int64_t n, bool half)
 static const struct doing {
     const char *name, *option;
     bool finished;
-} doings[] = {
-    {"begun", "", false}, {"gone on with", "--resume", true}, {"begun anew", "--overwrite", true}};
+    int points; // of the short form
+    int within; // and the first calls, among which they are; 0: all
+} doings[] = {{"begun", "", false, 3, 0},
+              {"gone on with", "--resume", true, 1, 0},
+              {"begun anew", "--overwrite", true, 3, 50}}; // first all that is there goes
 enum { DOINGS = sizeof doings / sizeof *doings };
 
 static void begin(const struct run_kind *k, const struct doing *d, char options[1024])
@@ -79,8 +82,9 @@ static void check_doing(const struct run_kind *k, const struct doing *d)
     char kind[RUN_CALLS];
     memcpy(kind, runs_shared->kind, sizeof kind);
     assert_true(all > 100);
-    const int64_t stride = runs_full() ? 1 : all / (d->finished ? 1 : 3);
-    for (int64_t n = 1 + rng_below(&r, stride); n <= all; n += stride) {
+    const int64_t last = runs_full() || !d->within ? all : d->within;
+    const int64_t stride = runs_full() ? 1 : last / d->points;
+    for (int64_t n = 1 + rng_below(&r, stride); n <= last; n += stride) {
         check_point(k, d, n, false, 0);
         if (kind[n] == CALL_WRITE) check_point(k, d, n, true, 0);
         if (n % 4 == 0) check_point(k, d, n, false, 1 + rng_below(&r, all));
