@@ -5,6 +5,7 @@
 #include "base/mem.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -15,26 +16,46 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static _Thread_local bool out_of_memory; // jansson's own word for it depends on where it happens
 
+// What one text may unfold into. Values cost memory by the piece: [{},{},...] takes 75 bytes for each of its own,
+// so a file of a size that is allowed would take gigabytes. The largest vocabularies stay below.
+enum { MOST_MEMORY = 240 << 20 };
+static _Thread_local bool parsing, too_much;
+static _Thread_local size_t taken; // by the text that is parsed
+
 static void *allocate(size_t bytes)
 {
-    void *p = mem_alloc(bytes);
+    too_much |= parsing && (bytes > MOST_MEMORY || taken > MOST_MEMORY - bytes);
+    void *p = parsing && too_much ? NULL : mem_alloc(bytes);
     out_of_memory |= !p;
+    if (p && parsing) taken += malloc_usable_size(p);
     return p;
+}
+
+static void release(void *p)
+{
+    if (p && parsing) taken -= malloc_usable_size(p);
+    mem_free(p);
 }
 
 static void use_our_memory(void)
 {
-    json_set_alloc_funcs(allocate, mem_free);
+    json_set_alloc_funcs(allocate, release);
 }
 
 json_t *json_parse(const char *text, size_t size, const char *where, struct error *err)
 {
     pthread_once(&once, use_our_memory);
     json_error_t e = {0};
-    out_of_memory = false;
+    out_of_memory = too_much = false;
+    parsing = true;
+    taken = 0;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
+    parsing = false;
     if (value) return value;
-    if (out_of_memory) {
+    if (too_much) {
+        fail(err, "%s: %zu bytes of JSON that unfold into more than %d MiB of memory, the limit",
+             where, size, MOST_MEMORY >> 20);
+    } else if (out_of_memory) {
         fail(err, "%s: no memory to parse %zu bytes of JSON", where, size);
     } else if (e.line > 0) {
         fail(err, "%s: not valid JSON: line %d, column %d: %s", where, e.line, e.column, e.text);

@@ -59,6 +59,29 @@ static void depth_is_bounded(void **state)
     free(deep);
 }
 
+// Values cost memory by the piece: 75 bytes for each of these three.
+static void memory_is_bounded(void **state)
+{
+    (void)state;
+    const size_t n = 12 << 20;
+    char *many = malloc(n);
+    assert_non_null(many);
+    for (size_t i = 0; i < n; i += 3) {
+        memcpy(many + i, "{},", 3);
+    }
+    many[0] = '[', many[1] = '1', many[n - 2] = ']', many[n - 1] = ' ', many[n - 3] = '1';
+    struct error err;
+    assert_null(json_parse(many, n, "many", &err));
+    assert_non_null(strstr(err.msg, "many: 12582912 bytes of JSON that unfold"));
+    json_t *value = json_parse(many + n - 3, 1, "one", &err); // and the next text begins anew
+    assert_null(value);
+    assert_null(strstr(err.msg, "unfold"));
+    value = json_parse("[{}]", 4, "few", &err);
+    assert_non_null(value);
+    json_decref(value);
+    free(many);
+}
+
 static void reads_typed_members(void **state)
 {
     (void)state;
@@ -139,6 +162,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_what_is_not_json),
         cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(memory_is_bounded),
         cmocka_unit_test(reads_typed_members),
         cmocka_unit_test(files_are_written_and_read),
         cmocka_unit_test(survives_every_failed_allocation),
