@@ -9,7 +9,9 @@
 #include <assert.h>
 #include <string.h>
 
-enum { METADATA_LIMIT = 16 << 20 };
+// 100 MB of header hold nearly two million tensors, half a gigabyte when described; the largest models have a hundred
+// thousand.
+enum { METADATA_LIMIT = 16 << 20, MOST_TENSORS = 1 << 19 };
 
 struct cursor {
     struct safetensors *st;
@@ -231,6 +233,7 @@ static bool read_tensor(struct cursor *c, struct st_entry *e)
 static bool read_entry(struct cursor *c, const char *name)
 {
     struct safetensors *st = c->st;
+    if (st->count == MOST_TENSORS) return expected(c, "at most 524288 tensors");
     struct st_entry *grown = array_grow(st->entry, st->count, &c->capacity, sizeof *st->entry);
     if (!grown) return no_memory(c);
     st->entry = grown;

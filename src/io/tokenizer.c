@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { LARGEST_FILE = 512 << 20 };
+enum { LARGEST_FILE = 128 << 20 }; // the largest vocabularies take 35 MB
 
 bool tokens_add(struct tokens *t, int32_t id)
 {
