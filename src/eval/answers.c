@@ -129,7 +129,7 @@ static bool judge_stored(struct answers_score *out, const char *text, size_t siz
     struct judged j = {.question = x};
     const char *output = NULL;
     if (size > EXAMPLE_LIMIT) {
-        return fail(err, "%s: %zu bytes, expected at most %d", where, size, EXAMPLE_LIMIT);
+        return fail(err, "%s: more than %d bytes, the limit", where, EXAMPLE_LIMIT);
     }
     json_t *object = json_parse(text, size, where, err);
     const char *key = json_object_get(object, "output_pred") ? "output_pred" : "output";

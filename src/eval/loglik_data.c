@@ -282,7 +282,7 @@ static bool add(const struct reader *r, struct loglik_item x, const char *text, 
     if (!grown) return no_memory(r);
     d->item = grown;
     if (size > EXAMPLE_LIMIT) {
-        return fail(r->err, "%s: %zu bytes, expected at most %d", r->where, size, EXAMPLE_LIMIT);
+        return fail(r->err, "%s: more than %d bytes, the limit", r->where, EXAMPLE_LIMIT);
     }
     json_t *object = json_parse(text, size, r->where, r->err);
     const int64_t before = d->ids.count;

@@ -139,7 +139,7 @@ static bool add_line(struct questions *q, const char *text, size_t size,
     char where[4200];
     snprintf(where, sizeof where, "%.4096s:%" PRId64, x.file, x.line);
     if (size > EXAMPLE_LIMIT) {
-        return fail(err, "%s: %zu bytes, expected at most %d", where, size, EXAMPLE_LIMIT);
+        return fail(err, "%s: more than %d bytes, the limit", where, EXAMPLE_LIMIT);
     }
     json_t *object = json_parse(text, size, where, err);
     const bool ok = object && add(q, object, o, x, where, err);

@@ -230,7 +230,7 @@ static bool add_example(struct builder *b, const char *text, size_t size, int64_
     char where[4200];
     snprintf(where, sizeof where, "%.4096s:%" PRId64, b->file, line);
     if (size > EXAMPLE_LIMIT) {
-        return fail(err, "%s: %zu bytes, expected at most %d", where, size, EXAMPLE_LIMIT);
+        return fail(err, "%s: more than %d bytes, the limit", where, EXAMPLE_LIMIT);
     }
     json_t *object = json_parse(text, size, where, err);
     b->sample.any_turns = b->o->chat && b->o->chat->own;

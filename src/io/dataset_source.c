@@ -45,15 +45,26 @@ void dataset_source_close(struct dataset_source *s)
     *s = (struct dataset_source){0};
 }
 
+// Of a line beyond the limit no more is looked at than shows it; what is left is passed over if more is asked for.
+static void skip_rest(struct dataset_source *s)
+{
+    const char *end = memchr(s->bytes + s->at, '\n', s->size - s->at);
+    s->at = end ? (size_t)(end - s->bytes) : s->size;
+    s->within = false;
+}
+
 static bool next_line(struct dataset_source *s, const char **text, size_t *size, int64_t *line)
 {
+    if (s->within) skip_rest(s);
     skip_space(s); // empty lines are none
     if (s->at >= s->size) return false;
-    const char *start = s->bytes + s->at, *end = memchr(start, '\n', s->size - s->at);
+    const size_t left = s->size - s->at, most = left > EXAMPLE_LIMIT ? EXAMPLE_LIMIT + 1 : left;
+    const char *start = s->bytes + s->at, *end = memchr(start, '\n', most);
     *text = start;
-    *size = end ? (size_t)(end - start) : s->size - s->at;
+    *size = end ? (size_t)(end - start) : most;
     *line = s->line;
     s->at += *size;
+    s->within = *size > EXAMPLE_LIMIT;
     return true;
 }
 
@@ -62,7 +73,8 @@ static bool skip_object(struct dataset_source *s)
 {
     int64_t depth = 0;
     bool in_string = false;
-    for (; s->at < s->size; s->at++) {
+    const size_t end = s->size - s->at > EXAMPLE_LIMIT ? s->at + EXAMPLE_LIMIT : s->size;
+    for (; s->at < end; s->at++) {
         const char c = s->bytes[s->at];
         s->line += c == '\n';
         if (in_string) {
@@ -115,7 +127,12 @@ static bool next_element(struct dataset_source *s, const char **text, size_t *si
     const size_t start = s->at;
     *line = s->line;
     s->first = false;
-    if (!skip_object(s)) return array_error(s, "'}'", err);
+    const bool closed = skip_object(s);
+    if (!closed && s->at < s->size) {
+        return fail(err, "%s:%" PRId64 ": more than %d bytes without its '}'", s->path, *line,
+                    EXAMPLE_LIMIT);
+    }
+    if (!closed) return array_error(s, "'}'", err);
     *text = s->bytes + start;
     *size = s->at - start;
     return true;

@@ -18,7 +18,8 @@ struct dataset_source {
     size_t size, at;
     int64_t line; // 1-based, of `at`
     bool array;
-    bool first; // no element of the array seen yet
+    bool first;  // no element of the array seen yet
+    bool within; // a line that is too long, whose end is yet to be found
 };
 
 bool dataset_source_open(struct dataset_source *s, const char *path, struct error *err);

@@ -3,6 +3,9 @@
 #include "data_fixtures.h"
 
 #include "base/mem.h"
+#include "io/dataset_source.h"
+
+#include <string.h>
 
 static struct tokenizer *tokenizer; // the fixtures'; opened once, as it does not change
 
@@ -154,6 +157,39 @@ static void no_memory_is_an_error_not_a_crash(void **state)
     }
 }
 
+// Of a line beyond the limit no more is looked at than shows it, and the next one begins behind its end.
+static void a_line_beyond_the_limit_is_passed_over(void **state)
+{
+    (void)state;
+    const size_t n = (size_t)EXAMPLE_LIMIT + 4096;
+    char *bytes = mem_alloc(n);
+    assert_non_null(bytes);
+    memset(bytes, 'x', n);
+    memcpy(bytes + n - 6, "\n{}\n{}", 6);
+    struct dataset_source s;
+    struct error err;
+    const char *text;
+    size_t size;
+    int64_t line;
+    dataset_source_over(&s, "d.jsonl", bytes, n);
+    assert_true(dataset_source_next(&s, &text, &size, &line, &err));
+    assert_int_equal(size, (size_t)EXAMPLE_LIMIT + 1);
+    assert_int_equal(line, 1);
+    for (int i = 2; i < 4; i++) {
+        assert_true(dataset_source_next(&s, &text, &size, &line, &err));
+        assert_int_equal(size, 2);
+        assert_memory_equal(text, "{}", 2);
+        assert_int_equal(line, i);
+    }
+    assert_false(dataset_source_next(&s, &text, &size, &line, &err));
+    assert_string_equal(err.msg, "");
+    memcpy(bytes, "[{\"a\":\"", 7); // in an array the end is not known
+    dataset_source_over(&s, "d.json", bytes, n);
+    check_error(dataset_source_next(&s, &text, &size, &line, &err), &err,
+                "d.json:1: more than 67108864 bytes without its '}'");
+    mem_free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +197,7 @@ int main(void)
         cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(wrong_options_are_errors),
         cmocka_unit_test(no_memory_is_an_error_not_a_crash),
+        cmocka_unit_test(a_line_beyond_the_limit_is_passed_over),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }
