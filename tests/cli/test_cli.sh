@@ -164,6 +164,11 @@ printf '[1, 2, "x"]\n' >bad-ids.txt
 expect 1 "bad-ids.txt:1: element 2" tokenize --model base --decode bad-ids.txt
 printf '[99999]\n' >bad-ids.txt
 expect 1 "bad-ids.txt:1" tokenize --model base --decode bad-ids.txt
+mkfifo stream # nobody writes to it
+expect 1 "stream: not a regular file" tokenize --model base stream
+truncate -s 70000000 zeros
+expect 1 "zeros:1: more than 67108864 bytes" tokenize --model base zeros
+rm zeros
 expect 1 "bad.json" init --config bad.json --out new
 expect 2 "--routing: found 'best'" bench --config config.json --routing best
 expect 1 "none.json" bench --config none.json --quiet
