@@ -325,7 +325,7 @@ bool dir_remove(const char *path, struct error *err)
 bool file_exists(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0;
+    return lstat(path, &st) == 0;
 }
 
 int64_t disk_free(const char *path)

@@ -185,6 +185,18 @@ static void links_are_read_and_never_written_through(void **state)
     check_text(in_dir("c"), "c");
 }
 
+// Taken for missing, it would be passed over in silence where a file may be missing.
+static void a_link_to_nothing_is_there(void **state)
+{
+    (void)state;
+    struct error err;
+    struct file_map m;
+    assert_int_equal(symlink("nowhere", in_dir("link")), 0);
+    assert_true(file_exists(in_dir("link")));
+    assert_false(file_exists(in_dir("nowhere")));
+    check_error(file_map_open(&m, in_dir("link"), &err), &err, "link: cannot open");
+}
+
 static void names_that_lead_elsewhere_are_not_plain(void **state)
 {
     (void)state;
@@ -321,6 +333,7 @@ int main(void)
         cmocka_unit_test_setup(writes_of_any_size_add_up, set_up),
         cmocka_unit_test_setup(only_regular_files_are_opened, set_up),
         cmocka_unit_test_setup(links_are_read_and_never_written_through, set_up),
+        cmocka_unit_test_setup(a_link_to_nothing_is_there, set_up),
         cmocka_unit_test_setup(names_that_lead_elsewhere_are_not_plain, set_up),
         cmocka_unit_test_setup(folders_are_made_and_removed, set_up),
         cmocka_unit_test_setup(a_folder_gives_way_whole, set_up),
