@@ -6,6 +6,7 @@
 #include "io/json.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,7 +42,8 @@ static bool check_shard_name(const char *tensor, const json_t *value, const char
                              struct error *err)
 {
     const char *file = json_string_value(value);
-    if (file && path_is_plain_name(file) && ends_with(file, ".safetensors")) return true;
+    const bool plain = file && path_is_plain_name(file) && strlen(file) <= NAME_MAX;
+    if (plain && ends_with(file, ".safetensors")) return true;
     return fail(err,
                 "%s: weight_map: %s: found %.100s, expected the name of a .safetensors file in "
                 "the same folder",
@@ -163,6 +165,14 @@ const struct st_entry *checkpoint_find(const struct checkpoint *c, const char *n
         if (e) return e;
     }
     return NULL;
+}
+
+const char *checkpoint_file_of(const struct checkpoint *c, const struct st_entry *e)
+{
+    for (int64_t s = 0; s < c->n_shards; s++) {
+        if (safetensors_find(&c->shard[s].st, e->name) == e) return c->shard[s].path;
+    }
+    return c->dir;
 }
 
 int64_t checkpoint_tensors(const struct checkpoint *c)

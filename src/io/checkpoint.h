@@ -19,7 +19,9 @@ struct checkpoint {
 bool checkpoint_open(struct checkpoint *c, const char *dir, struct error *err);
 void checkpoint_close(struct checkpoint *c);
 const struct st_entry *checkpoint_find(const struct checkpoint *c, const char *name);
-int64_t checkpoint_tensors(const struct checkpoint *c); // over all shards
+const char *checkpoint_file_of(const struct checkpoint *c,
+                               const struct st_entry *e); // path of its shard
+int64_t checkpoint_tensors(const struct checkpoint *c);   // over all shards
 const struct st_entry *checkpoint_at(const struct checkpoint *c,
                                      int64_t i); // in shard, then name order
 

@@ -390,8 +390,9 @@ static bool read_generation_config(struct model_config *c, const char *dir, stru
     if (!root) return false;
     int64_t first;
     const json_t *eos = json_object_get(root, "eos_token_id");
-    const bool ok =
-        !eos || json_is_null(eos) || read_id(root, "eos_token_id", &first, c, path, err);
+    const bool ok = json_is_object(root) ? !eos || json_is_null(eos) ||
+                                               read_id(root, "eos_token_id", &first, c, path, err)
+                                         : fail(err, "%s: not an object", path);
     json_decref(root);
     return ok;
 }

@@ -190,13 +190,13 @@ static bool place_matrix(struct model *m, enum role role, int64_t index, struct 
 static bool check_entry(const struct model *m, const struct tensor_spec *s,
                         const struct st_entry *e, struct error *err)
 {
-    const char *dir = m->setup.dir;
-    if (!e) return fail(err, "%s: tensor %s is missing", dir, s->name);
+    if (!e) return fail(err, "%s: tensor %s is missing", m->setup.dir, s->name);
+    const char *file = checkpoint_file_of(&m->checkpoint, e);
     const bool floating =
         e->known && (e->tensor.dtype == DTYPE_F32 || e->tensor.dtype == DTYPE_BF16 ||
                      e->tensor.dtype == DTYPE_F16);
     if (!floating) {
-        return fail(err, "%s: tensor %s is %s, expected BF16, F16 or F32", dir, s->name,
+        return fail(err, "%s: tensor %s is %s, expected BF16, F16 or F32", file, s->name,
                     e->dtype_name);
     }
     bool same = e->rank == s->rank;
@@ -211,7 +211,7 @@ static bool check_entry(const struct model *m, const struct tensor_spec *s,
     for (int i = 0; i < s->rank; i++) {
         buf_printf(&wanted, "%s%lld", i ? ", " : "", (long long)s->dim[i]);
     }
-    fail(err, "%s: tensor %s has shape [%s], config.json calls for [%s]", dir, s->name,
+    fail(err, "%s: tensor %s has shape [%s], config.json calls for [%s]", file, s->name,
          found.data ? found.data : "", wanted.data ? wanted.data : "");
     buf_free(&found);
     buf_free(&wanted);
@@ -300,11 +300,12 @@ static bool nothing_left_over(const struct model *m, struct error *err)
     qsort(names, (size_t)w->count, sizeof *names, by_name);
     bool ok = true;
     for (int64_t i = 0; ok && i < checkpoint_tensors(&m->checkpoint); i++) {
-        const char *name = checkpoint_at(&m->checkpoint, i)->name;
+        const struct st_entry *e = checkpoint_at(&m->checkpoint, i);
+        const char *name = e->name;
         if (may_be_left_over(m, name)) continue;
         if (!bsearch(&name, names, (size_t)w->count, sizeof *names, by_name)) {
-            ok = fail(err, "%s: tensor %s has no place in %s", m->setup.dir, name,
-                      m->config.architecture);
+            ok = fail(err, "%s: tensor %s has no place in %s",
+                      checkpoint_file_of(&m->checkpoint, e), name, m->config.architecture);
         }
     }
     mem_free(names);
