@@ -100,3 +100,21 @@ void dtype_convert(void *dst, enum dtype to, const void *src, enum dtype from, i
         }
     }
 }
+
+bool dtype_finite(const void *src, enum dtype type, int64_t n)
+{
+    const uint16_t *half = src;
+    bool finite = true; // all exponent bits set: NaN or infinity
+    if (type == DTYPE_F32) {
+        for (int64_t i = 0; i < n; i++) {
+            finite &= (f32_bits(((const float *)src)[i]) & 0x7f800000U) != 0x7f800000U;
+        }
+        return finite;
+    }
+    assert(type == DTYPE_BF16 || type == DTYPE_F16);
+    const unsigned exponent = type == DTYPE_BF16 ? 0x7f80U : 0x7c00U;
+    for (int64_t i = 0; i < n; i++) {
+        finite &= (half[i] & exponent) != exponent;
+    }
+    return finite;
+}

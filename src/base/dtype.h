@@ -2,6 +2,7 @@
 #pragma once
 #include "base/device.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -54,3 +55,6 @@ uint16_t f16_from_f32(float f); // nearest even; overflow gives infinity
 
 // n elements; dst and src do not overlap. F32, BF16, F16 and F64 in any combination.
 void dtype_convert(void *dst, enum dtype to, const void *src, enum dtype from, int64_t n);
+
+// Whether n elements of F32, BF16 or F16 hold neither NaN nor infinity.
+bool dtype_finite(const void *src, enum dtype type, int64_t n);

@@ -132,6 +132,20 @@ static bool find_file(char path[PATH_SIZE], const struct model *m, struct error 
                 found);
 }
 
+// A base's weights are read where they are mapped, and what is wrong with them shows in the first loss; an adapter
+// is read whole in any case, and merged without a loss.
+static bool check_finite(const struct model *m, struct error *err)
+{
+    for (int64_t i = 0; i < m->adapter.count; i++) {
+        const struct st_entry *e = &m->adapter.entry[i];
+        if (!is_float(e)) continue;
+        if (!dtype_finite(e->tensor.data, e->tensor.dtype, tensor_count(e->tensor))) {
+            return fail(err, "%s: %s: holds NaN or infinity", m->adapter_path, e->name);
+        }
+    }
+    return true;
+}
+
 bool adapter_open(struct model *m, struct error *err)
 {
     char path[PATH_SIZE];
@@ -140,7 +154,7 @@ bool adapter_open(struct model *m, struct error *err)
     m->adapter_path = mem_strdup(path);
     if (!m->adapter_path) return fail(err, "%s: no memory", path);
     return check_base(m, err) && safetensors_open(&m->adapter, m->adapter_path, err) &&
-           replace_weights(m, err);
+           check_finite(m, err) && replace_weights(m, err);
 }
 
 void adapter_close(struct model *m)

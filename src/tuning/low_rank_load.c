@@ -14,6 +14,9 @@
 #include <string.h>
 
 enum { NAME_SIZE = 3 * NAME_MAX_LENGTH, PATH_SIZE = 4096, FILE_LIMIT = 64 << 20 };
+enum {
+    MATCH_STEPS = 100000
+}; // a millisecond for each module and expression; honest ones take some hundred
 
 // The file and its adapter_config.json.
 struct reading {
@@ -40,13 +43,16 @@ static bool match(bool *yes, const struct reading *r, const char *regex, bool in
              fail(err, "%s: '%s' is not a regular expression that is known here", r->path, regex);
     }
     pcre2_match_data *data = re ? pcre2_match_data_create_from_pattern(re, NULL) : NULL;
-    if (ok && !data) ok = fail(err, "%s: no memory", r->path);
+    pcre2_match_context *limits = pcre2_match_context_create(NULL);
+    if (ok && (!data || !limits)) ok = fail(err, "%s: no memory", r->path);
     if (ok) {
-        code = pcre2_match(re, (PCRE2_SPTR)name, strlen(name), 0, 0, data, NULL);
+        pcre2_set_match_limit(limits, MATCH_STEPS);
+        code = pcre2_match(re, (PCRE2_SPTR)name, strlen(name), 0, 0, data, limits);
         *yes = code >= 0;
         ok = code >= 0 || code == PCRE2_ERROR_NOMATCH ||
              fail(err, "%s: '%s' takes too long", r->path, regex);
     }
+    pcre2_match_context_free(limits);
     pcre2_match_data_free(data);
     pcre2_code_free(re);
     buf_free(&text);

@@ -125,6 +125,24 @@ static void sizes_and_names(void **state)
     assert_string_equal(dtype_name(DTYPE_U8), "U8");
 }
 
+// The largest numbers are finite, the next bit pattern is not; one of many is seen.
+static void what_is_not_finite_is_seen(void **state)
+{
+    (void)state;
+    float f[] = {0, -3.4028234e38F, 1e-45F, 1, 2};
+    uint16_t b[] = {0, 0x7f7f, 0xff7f, 1, 2}, h[] = {0, 0x7bff, 0xfbff, 1, 2};
+    assert_true(dtype_finite(f, DTYPE_F32, 5));
+    assert_true(dtype_finite(b, DTYPE_BF16, 5));
+    assert_true(dtype_finite(h, DTYPE_F16, 5));
+    f[4] = NAN, b[2] = 0xff80, h[1] = 0x7c01;
+    assert_false(dtype_finite(f, DTYPE_F32, 5));
+    assert_false(dtype_finite(b, DTYPE_BF16, 5));
+    assert_false(dtype_finite(h, DTYPE_F16, 5));
+    assert_true(dtype_finite(f, DTYPE_F32, 4));
+    f[0] = -INFINITY;
+    assert_false(dtype_finite(f, DTYPE_F32, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -132,6 +150,7 @@ int main(void)
         cmocka_unit_test(what_lies_between_rounds_to_nearest_even),
         cmocka_unit_test(converts_between_all_types),
         cmocka_unit_test(sizes_and_names),
+        cmocka_unit_test(what_is_not_finite_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
