@@ -280,12 +280,23 @@ static bool read_state(const char *dir, const struct manifest *manifest, struct 
                 manifest->step);
 }
 
-bool run_checkpoint_state(const char *path, struct manifest *manifest, struct train_state *state,
-                          struct error *err)
+// A folder of another checkpoint verifies as well as this one's would.
+static bool check_step(const char *path, int64_t step, const struct manifest *manifest,
+                       struct error *err)
+{
+    return manifest->step == step ||
+           fail(err, "%s: holds step %" PRId64 ", step %" PRId64 " expected (manifest.json)", path,
+                manifest->step, step);
+}
+
+bool run_checkpoint_state(const char *path, int64_t step, struct manifest *manifest,
+                          struct train_state *state, struct error *err)
 {
     *state = (struct train_state){0};
     if (!read_manifest(manifest, path, err)) return false;
-    if (read_state(path, manifest, state, err)) return true;
+    if (check_step(path, step, manifest, err) && read_state(path, manifest, state, err)) {
+        return true;
+    }
     manifest_free(manifest);
     return false;
 }
@@ -383,8 +394,25 @@ static bool is_part(const char *name)
     return false;
 }
 
+// What is not in the list was not written with it, and might be read for a part of the state. What others keep in a
+// folder unseen (.DS_Store, .nfs...) is never read.
+static bool nothing_unlisted(const char *path, const struct manifest *manifest, struct error *err)
+{
+    struct dir_names names;
+    if (!dir_list(&names, path, err)) return false;
+    bool ok = true;
+    for (int64_t i = 0; ok && i < names.count; i++) {
+        const char *name = names.name[i];
+        ok = *name == '.' || !strcmp(name, "manifest.json") || manifest_find(manifest, name) ||
+             fail(err, "%s: holds %s, which manifest.json does not list", path, name);
+    }
+    dir_names_free(&names);
+    return ok;
+}
+
 static bool check_others(const char *path, const struct manifest *manifest, struct error *err)
 {
+    if (!nothing_unlisted(path, manifest, err)) return false;
     for (int64_t i = 0; i < manifest->n_files; i++) {
         const struct manifest_file *f = &manifest->file[i];
         if (!is_part(f->name) && !check_file(path, f, err)) return false;

@@ -28,8 +28,9 @@ bool run_checkpoint_save(const char *out, const struct saved *what, const struct
 
 // Loading, in this order; each step checks what it reads and names the file and the tensor that is not
 // as it was written.
-bool run_checkpoint_state(const char *path, struct manifest *manifest, struct train_state *state,
-                          struct error *err);
+bool run_checkpoint_state(const char *path, int64_t step, struct manifest *manifest,
+                          struct train_state *state,
+                          struct error *err); // step: of the folder's name
 bool run_checkpoint_values(const char *path, const struct manifest *manifest,
                            const struct saved *what, struct error *err); // the weights alone
 bool run_checkpoint_rest(const char *path, const struct manifest *manifest,

@@ -65,11 +65,11 @@ static bool load_into(struct trainer *t, const char *path, const struct manifest
     return true;
 }
 
-static enum candidate load(struct trainer *t, const char *path, struct error *err)
+static enum candidate load(struct trainer *t, const char *path, int64_t step, struct error *err)
 {
     struct manifest manifest;
     struct train_state state;
-    if (!run_checkpoint_state(path, &manifest, &state, err)) return CANDIDATE_BAD;
+    if (!run_checkpoint_state(path, step, &manifest, &state, err)) return CANDIDATE_BAD;
     enum candidate result = CANDIDATE_GOOD;
     if (!train_state_same_run(&state, &t->state, path, err)) {
         result = CANDIDATE_OF_ANOTHER_RUN;
@@ -99,7 +99,7 @@ bool trainer_resume(struct trainer *t, struct error *err)
     enum candidate result = CANDIDATE_BAD;
     for (int64_t i = 0; i < count && result == CANDIDATE_BAD; i++) {
         if (!folder_checkpoint_path(path, sizeof path, t->run->out, step[i], err)) break;
-        result = load(t, path, &why);
+        result = load(t, path, step[i], &why);
         if (result == CANDIDATE_BAD) log_warning("checkpoint skipped: %s", why.msg);
     }
     mem_free(step);
@@ -123,7 +123,7 @@ static bool load_best(struct trainer *t, struct error *err)
     struct train_state state;
     const struct saved what = trainer_saved(t);
     if (!folder_checkpoint_path(path, sizeof path, t->run->out, t->state.best_step, err) ||
-        !run_checkpoint_state(path, &manifest, &state, err)) {
+        !run_checkpoint_state(path, t->state.best_step, &manifest, &state, err)) {
         return false;
     }
     const bool ok = run_checkpoint_values(path, &manifest, &what, err) &&

@@ -11,22 +11,23 @@
 
 enum { STATE_LIMIT = 16 << 20 };
 
-// The members that are whole numbers, once.
+// The members that are whole numbers, once. of_steps: counts steps or names one, so it is no more than `step`.
 static const struct {
     const char *name;
     size_t at;
+    bool of_steps;
 } integers[] = {
-    {"step", offsetof(struct train_state, step)},
-    {"stage", offsetof(struct train_state, stage)},
-    {"stage_first", offsetof(struct train_state, stage_first)},
-    {"updates", offsetof(struct train_state, updates)},
-    {"skipped", offsetof(struct train_state, skipped)},
-    {"skipped_in_a_row", offsetof(struct train_state, skipped_in_a_row)},
-    {"tokens", offsetof(struct train_state, tokens)},
-    {"best_step", offsetof(struct train_state, best_step)},
-    {"evaluations_since_best", offsetof(struct train_state, evaluations_since_best)},
-    {"data", offsetof(struct train_state, data)},
-    {"validation", offsetof(struct train_state, validation)},
+    {"step", offsetof(struct train_state, step), true},
+    {"stage", offsetof(struct train_state, stage), true},
+    {"stage_first", offsetof(struct train_state, stage_first), true},
+    {"updates", offsetof(struct train_state, updates), true},
+    {"skipped", offsetof(struct train_state, skipped), true},
+    {"skipped_in_a_row", offsetof(struct train_state, skipped_in_a_row), true},
+    {"tokens", offsetof(struct train_state, tokens), false},
+    {"best_step", offsetof(struct train_state, best_step), true},
+    {"evaluations_since_best", offsetof(struct train_state, evaluations_since_best), true},
+    {"data", offsetof(struct train_state, data), false},
+    {"validation", offsetof(struct train_state, validation), false},
 };
 enum { INTEGERS = sizeof integers / sizeof *integers };
 
@@ -62,7 +63,9 @@ static bool read_object(struct train_state *s, json_t *o, const char *path, stru
 {
     for (int i = 0; i < INTEGERS; i++) {
         int64_t value = 0;
-        if (!json_get_int(o, integers[i].name, 0, INT64_MAX, true, &value, path, err)) return false;
+        const int64_t most =
+            i && integers[i].of_steps ? s->step : INT64_MAX / 2; // room to count on
+        if (!json_get_int(o, integers[i].name, 0, most, true, &value, path, err)) return false;
         memcpy((char *)s + integers[i].at, &value, sizeof value);
     }
     if (!json_get_bool(o, "early", true, &s->early, path, err)) return false;

@@ -99,7 +99,7 @@ static bool load(const char *path, const struct setting *s, struct train_state *
                  struct error *err)
 {
     struct manifest m;
-    if (!run_checkpoint_state(path, &m, state, err)) return false;
+    if (!run_checkpoint_state(path, 42, &m, state, err)) return false;
     const bool ok = run_checkpoint_values(path, &m, &s->saved, err) &&
                     run_checkpoint_rest(path, &m, &s->saved, err);
     manifest_free(&m);
@@ -249,6 +249,65 @@ static void cut_and_missing_files_are_named(void **unused)
     close_setting(&a);
 }
 
+// A file that the manifest does not list might be read for a part of the state; another checkpoint's folder is whole,
+// and yet not this one.
+static void what_was_not_written_with_it_is_refused(void **unused)
+{
+    (void)unused;
+    struct setting a;
+    struct error err = {0};
+    struct train_state state = some_state(), again;
+    struct manifest m;
+    char path[2048], file[4096];
+    open_setting(&a);
+    fill_random(&a, 4);
+    const char *out = test_dir();
+    snprintf(path, sizeof path, "%s/checkpoint-42", out);
+    check_ok(run_checkpoint_save(out, &a.saved, &state, &err), &err);
+    snprintf(file, sizeof file, "%s/moe_bias_states.json", path);
+    check_ok(file_write(file, "{}", 2, &err), &err);
+    check_error(load(path, &a, &again, &err), &err, "moe_bias_states.json, which manifest.json");
+    assert_int_equal(unlink(file), 0);
+    snprintf(file, sizeof file, "%s/.DS_Store", path); // what a desktop leaves behind is never read
+    check_ok(file_write(file, "x", 1, &err), &err);
+    check_ok(load(path, &a, &again, &err), &err);
+    train_state_free(&again);
+    check_error(run_checkpoint_state(path, 43, &m, &again, &err), &err,
+                "holds step 42, step 43 expected");
+    train_state_free(&state);
+    close_setting(&a);
+}
+
+// Numbers that count steps, and are more than there were, would be used as places in the data.
+static void states_of_steps_to_come_are_refused(void **unused)
+{
+    (void)unused;
+    static const char *const names[] = {
+        "stage",     "stage_first",           "updates", "skipped", "skipped_in_a_row",
+        "best_step", "evaluations_since_best"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[2048], text[8192];
+        size_t size;
+        struct error err = {0};
+        struct train_state state = some_state(), again;
+        json_t *o;
+        snprintf(path, sizeof path, "%s/state.json", test_dir());
+        check_ok(train_state_write(&state, path, &err), &err);
+        train_state_free(&state);
+        o = json_parse_file(path, 1 << 20, &err);
+        assert_non_null(o);
+        json_object_set_new(o, names[i], json_integer(43));
+        size = json_dumpb(o, text, sizeof text, 0);
+        snprintf(path, sizeof path, "%s: found 43, expected an integer from 0 to 42", names[i]);
+        check_error(train_state_parse(&again, text, size, "state.json", &err), &err, path);
+        json_object_set_new(o, names[i], json_integer(42));
+        size = json_dumpb(o, text, sizeof text, 0);
+        check_ok(train_state_parse(&again, text, size, "state.json", &err), &err);
+        train_state_free(&again);
+        json_decref(o);
+    }
+}
+
 static void another_shape_is_refused(void **unused)
 {
     (void)unused;
@@ -345,6 +404,8 @@ int main(void)
         cmocka_unit_test(other_options_are_refused_by_name),
         cmocka_unit_test(every_changed_byte_is_named),
         cmocka_unit_test(cut_and_missing_files_are_named),
+        cmocka_unit_test(what_was_not_written_with_it_is_refused),
+        cmocka_unit_test(states_of_steps_to_come_are_refused),
         cmocka_unit_test(another_shape_is_refused),
         cmocka_unit_test(a_failed_save_leaves_the_old_one),
         cmocka_unit_test(no_memory_is_an_error_and_no_more),
