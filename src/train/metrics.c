@@ -38,7 +38,7 @@ static size_t bytes_to_keep(const char *text, size_t size, int64_t step, int64_t
 {
     size_t at = 0;
     for (*found = 0; *found < step; ++*found) {
-        const char *end = memchr(text + at, '\n', size - at);
+        const char *end = at < size ? memchr(text + at, '\n', size - at) : NULL; // empty: no text
         if (!end) break;
         const size_t n = (size_t)(end - (text + at));
         int64_t number = 0;

@@ -262,7 +262,7 @@ static void locked(const char *target, const char *unused)
 // Bytes in the middle of the tensor `name`: "NAME=HEX".
 static void poison(const char *target, const char *arg)
 {
-    char name[NAME_MAX_LENGTH];
+    char name[256];
     unsigned bits;
     struct error err = {0};
     struct safetensors st;
