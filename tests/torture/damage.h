@@ -169,6 +169,15 @@ static void foreign_file(struct damage *d, struct rng *r)
     }
 }
 
+// A file that the checkpoint never had, under a name that a routing looks for.
+static void stray_file(struct damage *d, struct rng *r)
+{
+    const struct content *f = any_file(d, r);
+    struct change *c = begin_change(d, f, f->size);
+    snprintf(c->now.name, sizeof c->now.name, "forced_experts_mapping.json");
+    c->was = NULL;
+}
+
 static const struct kind {
     const char *name;
     void (*make)(struct damage *d, struct rng *r);
@@ -185,6 +194,7 @@ static const struct kind {
     {"two files swapped", swap_files},
     {"a file deleted", delete_file},
     {"a file of another checkpoint", foreign_file},
+    {"a file too many", stray_file},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
