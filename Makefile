@@ -6,6 +6,7 @@
 #   make asan         all tests under ASan and UBSan   make fuzz        each fuzz target, SECONDS=60
 #   make format       clang-format in place            make tidy        clang-tidy (slow)
 #   make torture      faults, kills, corruption, hostile files at full length (docs/RELIABILITY.md): hours
+#   make break-ops    each op off by 1 % must fail its tests    make mutation    mutants of base, io, routing
 #   make demo-routing the demo with each routing, in one table: 2 to 8 minutes on 2 cores
 #
 #   make install      program, library, manual, completions below PREFIX   make uninstall   takes them away
@@ -34,7 +35,7 @@ endif
 # What `scripts/setup.sh checks` installs: the release's own where 14 is not packaged.
 CLANG ?= $(notdir $(or $(shell command -v clang-14),clang))
 
-.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb check-suite
+.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb check-suite break-ops mutation
 
 all: $(BUILD)/CMakeCache.txt
 ifeq ($(CUDA),1)
@@ -91,6 +92,11 @@ PARTS ?=
 torture: setup
 	$(MAKE) all TARGETS=all
 	bash scripts/torture.sh $(BUILD) $(PARTS)
+
+# Each op of the CPU backend off by 1 %: its own tests must fail.
+break-ops: setup
+	$(MAKE) all TARGETS="$(patsubst tests/ops/%.c,broken_%,$(filter-out tests/ops/test_cuda_%,$(wildcard tests/ops/test_*.c)))"
+	bash scripts/break-ops.sh $(BUILD)
 
 install: $(BUILD)/CMakeCache.txt
 	$(MAKE) all TARGETS=packaged
