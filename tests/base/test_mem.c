@@ -59,7 +59,9 @@ static void buffers_grow(void **state)
     assert_true(buf_append(&b, "12345678", 8));
     b.size = 0;
     assert_true(buf_append(&b, "xy", 2));
-    assert_string_equal(b.data, "xy"); // ends where it ends
+    assert_string_equal(b.data, "xy");     // ends where it ends
+    assert_true(buf_printf(&b, "%s", "")); // nothing is no failure
+    assert_int_equal(b.size, 2);
     b.size = 0;
     char want[5000];
     for (int i = 0; i < 1000; i++) {

@@ -134,6 +134,20 @@ static void wrong_options_are_errors(void **state)
     check_error(dataset_open(&d, &o, NULL, &err), &err, "no tokenizer");
     o.n_files = 0;
     check_error(dataset_open(&d, &o, tokenizer, &err), &err, "no file");
+
+    const char *second = file_of("\n");
+    char first[1200], want[1300];
+    snprintf(first, sizeof first, "%s.first", second);
+    check_ok(file_write(first, "[]", 2, &err), &err);
+    const char *const both[] = {first, second};
+    o = small_options(both, "plain");
+    o.n_files = 2;
+    snprintf(want, sizeof want, "%s: no examples", first);
+    check_error(dataset_open(&d, &o, tokenizer, &err), &err, want);
+    static const char untaught[] = "{\"input_ids\":[1,2],\"labels\":[-100,-100]}";
+    check_ok(file_write(first, untaught, strlen(untaught), &err), &err);
+    snprintf(want, sizeof want, "%s: no token carries loss", first);
+    check_error(dataset_open(&d, &o, tokenizer, &err), &err, want);
 }
 
 static void no_memory_is_an_error_not_a_crash(void **state)

@@ -30,6 +30,28 @@ static void refuses(const char *source, const char *line)
     assert_null(strchr(err.msg, '\n'));
 }
 
+static void writes(const char *source, const char *want)
+{
+    struct jinja_text out = {0};
+    struct error err = {0};
+    check_ok(render(source, NULL, &out, &err), &err);
+    assert_int_equal(out.size, strlen(want));
+    assert_memory_equal(out.bytes, want, out.size);
+    jinja_text_free(&out);
+}
+
+static void what_is_at_the_edge(void **state)
+{
+    (void)state;
+    writes("{% for a in [1, 2, 3] %}{{ loop.previtem if loop.previtem is defined else '-' }}"
+           "{{ loop.nextitem if loop.nextitem is defined else '-' }}{% endfor %}",
+           "-2132-");
+    writes("{{ 'abcab'.removeprefix('ab') }} {{ 'xab'.removeprefix('ab') }}", "cab xab");
+    writes("{{ '1_2' | int }} {{ '1__2' | int }} {{ '_1' | int }} {{ '1_' | int }}", "12 0 0 0");
+    refuses("{{ 'aa'.find('a', 1) }}", "find: a start is not implemented");
+    refuses("{{ messages | tojson(indent=1.5) }}", "tojson: indent of type 'float'");
+}
+
 static void a_failure_is_one_line_with_its_place(void **state)
 {
     (void)state;
@@ -207,6 +229,7 @@ static void a_malformed_folder_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_at_the_edge),
         cmocka_unit_test(a_failure_is_one_line_with_its_place),
         cmocka_unit_test(a_limit_ends_what_would_not_end),
         cmocka_unit_test(limits_can_be_given),
