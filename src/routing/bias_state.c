@@ -6,12 +6,15 @@
 
 #include <math.h>
 
-static void layer_open(struct bias_layer *l, struct arena *a, int64_t E)
+static void layer_open(struct bias_layer *l, struct arena *a, int64_t E, bool moves_within)
 {
     l->moe = true;
     l->b = arena_1d(a, DTYPE_F32, E);
     l->usage = arena_1d(a, DTYPE_F32, E);
     l->phase = arena_1d(a, DTYPE_F32, E);
+    if (!moves_within) return;
+    l->b_before = arena_1d(a, DTYPE_F32, E);
+    l->phase_before = arena_1d(a, DTYPE_F32, E);
 }
 
 bool bias_state_open(struct bias_state *s, const struct ops *o, const struct model_config *c,
@@ -32,7 +35,8 @@ bool bias_state_open(struct bias_state *s, const struct ops *o, const struct mod
     bias_state_rate(s, r->bias_rate, r->bias_sign);
     a->purpose = PURPOSE_DATA;
     for (int64_t l = 0; l < c->n_layers; l++) {
-        if (c->moe_layer[l]) layer_open(&s->layer[l], a, c->n_experts);
+        if (!c->moe_layer[l]) continue;
+        layer_open(&s->layer[l], a, c->n_experts, s->every == BIAS_EVERY_MICRO_BATCH);
     }
     s->changed = arena_1d(a, DTYPE_F64, c->n_layers);
     s->choices = arena_1d(a, DTYPE_F64, c->n_layers);
@@ -100,10 +104,23 @@ void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor
                           routed, plain);
 }
 
+// Before the first move of a step that may yet be skipped.
+static void remember(struct bias_state *s)
+{
+    for (int64_t l = 0; l < s->n_layers; l++) {
+        const struct bias_layer *x = &s->layer[l];
+        if (!x->moe) continue;
+        s->ops->convert(x->b_before, x->b);
+        s->ops->convert(x->phase_before, x->phase);
+    }
+    s->moved = true;
+}
+
 void bias_state_move(struct bias_state *s, enum bias_every when)
 {
     if (when != s->every) return;
     const struct ops *o = s->ops;
+    if (when == BIAS_EVERY_MICRO_BATCH && !s->moved) remember(s);
     for (int64_t l = 0; l < s->n_layers; l++) {
         const struct bias_layer *x = &s->layer[l];
         if (!x->moe) continue;
@@ -113,12 +130,27 @@ void bias_state_move(struct bias_state *s, enum bias_every when)
     }
 }
 
+// What a skipped step counted, and where it moved the bias within.
+static void take_back(const struct bias_state *s)
+{
+    for (int64_t l = 0; l < s->n_layers; l++) {
+        const struct bias_layer *x = &s->layer[l];
+        if (!x->moe) continue;
+        s->ops->zero(x->usage);
+        if (!s->moved) continue;
+        s->ops->convert(x->b, x->b_before);
+        s->ops->convert(x->phase, x->phase_before);
+    }
+}
+
 void bias_state_end_step(struct bias_state *s, bool applied)
 {
-    if (applied) bias_state_move(s, BIAS_EVERY_STEP);
-    for (int64_t l = 0; !applied && l < s->n_layers; l++) {
-        if (s->layer[l].moe) s->ops->zero(s->layer[l].usage);
+    if (applied) {
+        bias_state_move(s, BIAS_EVERY_STEP);
+    } else {
+        take_back(s);
     }
+    s->moved = false;
 }
 
 static void report_layer(const struct bias_state *s, json_t *low, json_t *high,

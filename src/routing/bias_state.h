@@ -9,6 +9,8 @@ struct bias_layer {
     struct tensor b;     // (E) F32: the bias; no gradient, no optimizer
     struct tensor usage; // (E) F32: u of the step (or micro-batch) under way
     struct tensor phase; // (E) F32: sum of u over the phase
+    // (E) F32: both as they were before a step that moves them within; absent where none does
+    struct tensor b_before, phase_before;
 };
 
 struct bias_state {
@@ -24,6 +26,7 @@ struct bias_state {
     // (L) F64: choices that the bias changed, and all, since a report
     struct tensor changed, choices;
     bool compares; // counts them
+    bool moved;    // within the step under way
     bool warned;   // that it changes more than half
 };
 
@@ -46,7 +49,8 @@ void bias_state_count(const struct bias_state *s, int64_t layer, struct tensor p
 void bias_state_plain(const struct bias_state *s, struct tensor p, int64_t k);
 void bias_state_compare(const struct bias_state *s, int64_t layer, struct tensor routed);
 void bias_state_move(struct bias_state *s, enum bias_every when); // b += step * sign(u - mean u)
-void bias_state_end_step(struct bias_state *s, bool applied);     // moves, or drops u
+// Moves; or drops u and what moved within the step, which was skipped.
+void bias_state_end_step(struct bias_state *s, bool applied);
 
 // Adds bias_min, bias_max and bias_changed (share of the choices that the bias changed since the last
 // report), one value for each MoE layer. Warns once where a bias in the selection changes more than half.
