@@ -9,24 +9,27 @@
 #include <inttypes.h>
 #include <math.h>
 
-static json_t *array_of(const struct bias_state *s, struct tensor t)
+// JSON has no word for what is not finite: json_real gives NULL, and nothing is appended.
+static json_t *array_of(const struct bias_state *s, struct tensor t, bool *finite)
 {
     float *values = mem_alloc(tensor_bytes(t));
     json_t *array = json_array();
     if (values) s->ops->download(values, t.data, tensor_bytes(t));
     for (int64_t e = 0; values && e < s->n_experts; e++) {
+        *finite &= isfinite(values[e]) != 0;
         json_array_append_new(array, json_real((double)values[e]));
     }
     mem_free(values);
     return array;
 }
 
-static json_t *layer_object(const struct bias_state *s, const struct bias_layer *l)
+static json_t *layer_object(const struct bias_state *s, const struct bias_layer *l, bool *finite)
 {
-    return json_pack("{s:o, s:o, s:f, s:I, s:s, s:s, s:s}", "bias_values", array_of(s, l->b),
-                     "usage_sums", array_of(s, l->phase), "bias_update_speed",
-                     fabs((double)s->step), "num_experts", (json_int_t)s->n_experts, "module_type",
-                     "SparseMoeBlock", "device", s->ops->name, "dtype", "torch.float32");
+    return json_pack("{s:o, s:o, s:f, s:I, s:s, s:s, s:s}", "bias_values",
+                     array_of(s, l->b, finite), "usage_sums", array_of(s, l->phase, finite),
+                     "bias_update_speed", fabs((double)s->step), "num_experts",
+                     (json_int_t)s->n_experts, "module_type", "SparseMoeBlock", "device",
+                     s->ops->name, "dtype", "torch.float32");
 }
 
 bool bias_state_save(const struct bias_state *s, const char *dir, const char *model_type,
@@ -36,12 +39,18 @@ bool bias_state_save(const struct bias_state *s, const char *dir, const char *mo
     if (!path_join(path, sizeof path, dir, bias_states_name, err)) return false;
     json_t *states = json_object();
     int64_t layers = 0;
-    bool built = states != NULL;
+    bool built = states != NULL, finite = true;
     for (int64_t l = 0; l < s->n_layers; l++) {
         if (!s->layer[l].moe) continue;
         layer_key_write(key, sizeof key, l);
-        built &= json_object_set_new(states, key, layer_object(s, &s->layer[l])) == 0;
+        built &= json_object_set_new(states, key, layer_object(s, &s->layer[l], &finite)) == 0;
         layers++;
+        if (finite) continue;
+        json_decref(states);
+        return fail(err,
+                    "layer %" PRId64 ": the bias, or the experts' use that moves it, is not "
+                    "finite, which is not saved",
+                    l);
     }
     // No time of day: two runs write the same bytes.
     json_t *all = json_pack("{s:{s:I, s:s, s:s}, s:o}", "metadata", "total_moe_layers",

@@ -8,6 +8,7 @@
 #include "io/safetensors.h"
 
 #include <inttypes.h>
+#include <math.h>
 
 enum { PATH_SIZE = 4096 };
 static const char state_file[] = "esft_scores.safetensors";
@@ -69,6 +70,19 @@ static bool finish(struct tuning_state *st, const char *path, struct error *err)
     return ok;
 }
 
+// What was added cannot be taken away again.
+static bool check_finite(const struct expert_usage *u, struct error *err)
+{
+    for (int64_t i = 0; i < u->layers * u->experts; i++) {
+        if (isfinite(u->mass[i])) continue;
+        return fail(err,
+                    "layer %" PRId64 ": expert %" PRId64
+                    ": the sum of its gates is not finite, which is not saved",
+                    i / u->experts, i % u->experts);
+    }
+    return true;
+}
+
 static bool save(const struct tuning_state *st, const char *dir, struct error *err)
 {
     char path[PATH_SIZE];
@@ -80,7 +94,7 @@ static bool save(const struct tuning_state *st, const char *dir, struct error *e
         {"mass", tensor_2d(u.mass, DTYPE_F64, u.layers, u.experts)},
         {"slots", tensor_2d(u.slots, DTYPE_F64, u.layers, u.experts)},
     };
-    const bool ok = safetensors_write(path, sums, 2, NULL, err);
+    const bool ok = check_finite(&u, err) && safetensors_write(path, sums, 2, NULL, err);
     expert_usage_close(&u);
     return ok;
 }

@@ -249,6 +249,19 @@ static size_t saved_bytes(const struct tuning_state *st)
     return bytes;
 }
 
+// What was added cannot be taken away again.
+static bool check_finite(const struct sums *s, const void *values, struct error *err)
+{
+    const bool f64 = s->sum.dtype == DTYPE_F64;
+    for (int64_t i = 0; i < tensor_count(s->sum); i++) {
+        const double x = f64 ? ((const double *)values)[i] : (double)((const float *)values)[i];
+        if (!isfinite(x)) {
+            return fail(err, "%s: a score is not finite, which is not saved", s->name);
+        }
+    }
+    return true;
+}
+
 static bool write_sums(struct file_writer *w, const struct tuning_state *st, struct error *err)
 {
     for (int64_t i = 0; i < st->count; i++) {
@@ -256,7 +269,8 @@ static bool write_sums(struct file_writer *w, const struct tuning_state *st, str
         void *bytes = mem_alloc(tensor_bytes(*t));
         if (!bytes) return fail(err, "%s: no memory", w->path);
         st->in.ops->download(bytes, t->data, tensor_bytes(*t));
-        const bool ok = file_writer_write(w, bytes, tensor_bytes(*t), err);
+        const bool ok = check_finite(&st->sums[i], bytes, err) &&
+                        file_writer_write(w, bytes, tensor_bytes(*t), err);
         mem_free(bytes);
         if (!ok) return false;
     }

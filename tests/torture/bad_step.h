@@ -14,6 +14,7 @@ enum poison {
     GRADIENTS,   // one number of one leaf's gradient: -inf
     POISONS,     // those above are skipped; what follows is not
     MOMENT = 16, // AdamW's
+    LAST_ROUTER, // a logit of the first token in the last layer, whose row predicts nothing
 };
 
 static const char *const poison_names[POISONS] = {"loss nan", "loss inf", "activation", "router",
@@ -60,6 +61,15 @@ static inline void bad_router(struct tensor y, struct tensor x, const struct mat
     if (w->groups == 1 && w->rows == 6 && y.dtype == DTYPE_F32) break_number(y, INFINITY);
 }
 
+static inline void bad_last_router(struct tensor y, struct tensor x, const struct matrices *w,
+                                   struct tensor offsets, bool accumulate)
+{
+    static int64_t calls; // the toy has two layers
+    cpu_ops.matmul_forward(y, x, w, offsets, accumulate);
+    if (w->groups != 1 || w->rows != 6 || y.dtype != DTYPE_F32) return;
+    if (++calls % 2 == 0) break_number(y, INFINITY);
+}
+
 static inline void poison_model(struct model *m, enum poison p, int64_t which)
 {
     bad_ops = cpu_ops;
@@ -68,6 +78,7 @@ static inline void poison_model(struct model *m, enum poison p, int64_t which)
     if (p == LOSS_INF) bad_ops.cross_entropy = infinite_loss;
     if (p == ACTIVATION) bad_ops.rmsnorm_forward = bad_norm;
     if (p == ROUTER) bad_ops.matmul_forward = bad_router;
+    if (p == LAST_ROUTER) bad_ops.matmul_forward = bad_last_router;
     const struct leaf *f = &m->leaves.leaf[which % m->leaves.count];
     if (p == GRADIENTS) break_number(f->grad, -INFINITY);
     if (p == MOMENT) break_number(f->m_scale.data ? f->m_scale : f->m, NAN);

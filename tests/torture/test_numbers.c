@@ -210,6 +210,62 @@ static void bad_scores_choose_nothing(void **state)
     }
 }
 
+// A token whose router overflows in the last layer and whose row predicts nothing: nothing that learns sees it, the
+// experts' use does. A state that holds what JSON cannot is not saved.
+static void a_bad_use_is_never_saved(void **state)
+{
+    (void)state;
+    static const char *const ways[] = {"--bias-every step", "--bias-every micro-batch"};
+    for (int i = 0; routings[i]; i++) {
+        for (int w = 0; w < 2; w++) {
+            char options[256];
+            struct bad_run clean = {0}, bad = {.from = 2, .to = 2, .poison = LAST_ROUTER};
+            struct bad_run again = {0};
+            snprintf(options, sizeof options, "--overwrite --save-every 1 --freeze model.* %s",
+                     ways[w]);
+            bad_run(&clean, "clean", routings[i]->name, "full", options);
+            check_ok(clean.ok, &clean.err);
+            bad_run(&bad, "bad", routings[i]->name, "full", options);
+            runs += 2;
+            assert_int_equal(bad.result.skipped, 0);
+            if (!routings[i]->after_step) { // nothing counts, and nothing else saw it
+                check_ok(bad.ok, &bad.err);
+                continue;
+            }
+            check_error(bad.ok, &bad.err, "not finite, which is not saved");
+            assert_false(file_exists("bad/checkpoint-2") || file_exists("bad/checkpoint-2.tmp"));
+            snprintf(options, sizeof options, "--resume --save-every 1 --freeze model.* %s",
+                     ways[w]);
+            bad_run(&again, "bad", routings[i]->name, "full", options);
+            check_ok(again.ok, &again.err);
+            check_same_folder(clean.result.exported, again.result.exported);
+            runs++;
+            refused++;
+        }
+    }
+}
+
+// The same while experts are scored by their gates: the sum is no number, although the loss is one.
+static void bad_sums_of_scores_are_never_saved(void **state)
+{
+    (void)state;
+    static const char *const ways[][2] = {
+        {"esft", "--esft-score gate --esft-tokens 90"},
+        {"smt", "--smt-select activation --smt-warmup-steps 3"},
+    };
+    for (int w = 0; w < 2; w++) {
+        char options[256];
+        struct bad_run bad = {.from = 2, .to = 2, .poison = LAST_ROUTER};
+        snprintf(options, sizeof options, "--overwrite --save-every 1 %s", ways[w][1]);
+        bad_run(&bad, "bad", "topk", ways[w][0], options);
+        check_error(bad.ok, &bad.err, "not finite, which is not saved");
+        assert_true(file_exists("bad/checkpoint-1"));
+        assert_false(file_exists("bad/checkpoint-2") || file_exists("bad/checkpoint-2.tmp"));
+        runs++;
+        refused++;
+    }
+}
+
 static int prepare(void **state)
 {
     (void)state;
@@ -228,6 +284,8 @@ int main(void)
         cmocka_unit_test(bad_moments_are_never_saved),
         cmocka_unit_test(fused_updates_end_the_run),
         cmocka_unit_test(bad_scores_choose_nothing),
+        cmocka_unit_test(a_bad_use_is_never_saved),
+        cmocka_unit_test(bad_sums_of_scores_are_never_saved),
     };
     const int failed = cmocka_run_group_tests(tests, prepare, NULL);
     printf("torture: %d runs with numbers that are not finite: %d steps skipped without moving a "
