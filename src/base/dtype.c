@@ -2,6 +2,7 @@
 #include "base/dtype.h"
 
 #include <assert.h>
+#include <math.h>
 
 static const struct {
     size_t size;
@@ -117,4 +118,22 @@ bool dtype_finite(const void *src, enum dtype type, int64_t n)
         finite &= (half[i] & exponent) != exponent;
     }
     return finite;
+}
+
+// From here on a magnitude rounds to infinity: half a unit beyond the largest number.
+static float overflow_of(enum dtype t)
+{
+    return t == DTYPE_F16 ? 65520.0F : t == DTYPE_BF16 ? 0x1.ffp127F : INFINITY;
+}
+
+bool dtype_holds(enum dtype to, const float *values, int64_t n, float *lost)
+{
+    const float limit = overflow_of(to);
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = fabsf(values[i]);
+        if (magnitude < limit || !(magnitude < INFINITY)) continue;
+        *lost = values[i];
+        return false;
+    }
+    return true;
 }

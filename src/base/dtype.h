@@ -58,3 +58,5 @@ void dtype_convert(void *dst, enum dtype to, const void *src, enum dtype from, i
 
 // Whether n elements of F32, BF16 or F16 hold neither NaN nor infinity.
 bool dtype_finite(const void *src, enum dtype type, int64_t n);
+// False if a finite value would become infinite in `to`: *lost is then one of them.
+bool dtype_holds(enum dtype to, const float *values, int64_t n, float *lost);

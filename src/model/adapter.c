@@ -299,6 +299,11 @@ static bool write_values(struct file_writer *w, const struct saving *s, int64_t 
         const size_t size = dtype_size(t->dtype);
         s->m->setup.ops->download(values, (const char *)t->data + (size_t)at * size,
                                   (size_t)n * size);
+        float lost;
+        if (t->dtype == DTYPE_F32 && !dtype_holds(from->stored, values, n, &lost)) {
+            return fail(err, "%s: %g does not fit %s, in which the model is stored",
+                        s->entry[i].name, (double)lost, dtype_name(from->stored));
+        }
         dtype_convert(bytes, from->stored, values, t->dtype, n);
         if (!file_writer_write(w, bytes, (size_t)n * dtype_size(from->stored), err)) return false;
     }

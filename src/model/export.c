@@ -57,7 +57,12 @@ bool model_merged_tensor(const struct model *m, const struct st_entry *e, void *
         const int64_t n = tensor_count(w->stored);
         float *values = mem_alloc((size_t)n * sizeof *values);
         if (!values) return fail(err, "%s: no memory for %lld values", w->name, (long long)n);
-        const bool ok = model_weight_values(m, w, values, err);
+        float lost;
+        bool ok = model_weight_values(m, w, values, err);
+        if (ok && !dtype_holds(e->tensor.dtype, values, n, &lost)) {
+            ok = fail(err, "%s: %g does not fit %s, in which the model is stored", w->name,
+                      (double)lost, e->dtype_name);
+        }
         char *at = (char *)bytes + (size_t)w->offset * dtype_size(e->tensor.dtype);
         if (ok) dtype_convert(at, e->tensor.dtype, values, DTYPE_F32, n);
         mem_free(values);

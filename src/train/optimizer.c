@@ -111,24 +111,25 @@ void optimizer_zero_grad(const struct optimizer *o, const struct leaves *l)
 
 // A sum of squares of floats cannot overflow a double: it is finite exactly when all of them are. Codes are
 // as finite as their scales.
-static void add_state(struct optimizer *o, const struct leaf *f)
+static void add_state(struct optimizer *o, const struct leaf *f, bool moments)
 {
     const bool codes = f->m.dtype == DTYPE_U8;
     o->ops->sum_squares(o->sum, f->value);
+    if (!moments) return;
     o->ops->sum_squares(o->sum, codes ? f->m_scale : f->m);
     o->ops->sum_squares(o->sum, codes ? f->v_scale : f->v);
 }
 
-const char *optimizer_not_finite(struct optimizer *o, const struct leaves *l)
+const char *optimizer_not_finite(struct optimizer *o, const struct leaves *l, bool moments)
 {
     o->ops->zero(o->sum);
     for (int64_t i = 0; i < l->count; i++) {
-        add_state(o, &l->leaf[i]);
+        add_state(o, &l->leaf[i], moments);
     }
     if (isfinite(take_sum(o))) return NULL;
     for (int64_t i = 0; i < l->count; i++) {
         o->ops->zero(o->sum);
-        add_state(o, &l->leaf[i]);
+        add_state(o, &l->leaf[i], moments);
         if (!isfinite(take_sum(o))) return l->leaf[i].name;
     }
     return "a leaf";

@@ -37,8 +37,8 @@ void optimizer_update(const struct optimizer *o, const struct leaves *l,
                       const struct train_options *t, double lr, double scale, int64_t n);
 void optimizer_reset(const struct optimizer *o, const struct leaves *l); // moments to 0
 void optimizer_zero_grad(const struct optimizer *o, const struct leaves *l);
-// NULL if every value and moment is finite, else the name of a leaf where one is not.
-const char *optimizer_not_finite(struct optimizer *o, const struct leaves *l);
+// NULL if every value (and moment, if asked for) is finite, else the name of a leaf where one is not.
+const char *optimizer_not_finite(struct optimizer *o, const struct leaves *l, bool moments);
 
 // The update within a backward pass (leaf_storage.shared_gradients), section by section: leaves of a complete
 // section are moved and their gradients set to 0. The same bytes as optimizer_update without clipping. The

@@ -193,7 +193,12 @@ double trainer_evaluate(struct trainer *t)
             listen->evaluating(listen->user, i + 1, t->validation.count);
         }
     }
-    return model_take_loss(&t->model) / (double)supervised;
+    const double loss = model_take_loss(&t->model) / (double)supervised;
+    if (!isfinite(loss)) {
+        log_warning("step %" PRId64 ": the validation loss is not finite; it is never the best",
+                    t->state.step);
+    }
+    return loss;
 }
 
 double trainer_evaluate_step(struct trainer *t)

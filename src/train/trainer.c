@@ -232,6 +232,15 @@ static bool write_options(const struct trainer *t, struct error *err)
            outcome_clear(t->run->out, err);
 }
 
+// What learns would be refused by the first checkpoint, after a step or after a day.
+static bool check_start(struct trainer *t, struct error *err)
+{
+    const char *bad = optimizer_not_finite(&t->optimizer, &t->model.leaves, false);
+    if (!bad) return true;
+    return fail(err, "%s: %s holds what is not finite, and would learn",
+                t->stage->setup.adapter ? t->stage->setup.adapter : t->stage->setup.dir, bad);
+}
+
 // All that can fail for want of room comes first: an old run is removed only when the new one can start.
 static bool prepare(struct trainer *t, struct error *err)
 {
@@ -242,7 +251,7 @@ static bool prepare(struct trainer *t, struct error *err)
         return false;
     if (!batch_reserve(&t->batch, t->batch_tokens, err)) return false;
     if (!trainer_enter_stage(t, 0, err)) return false;
-    if (!optimizer_open(&t->optimizer, setup->ops, err)) return false;
+    if (!optimizer_open(&t->optimizer, setup->ops, err) || !check_start(t, err)) return false;
     if (!folder_lock(&t->lock, r->out, setup->dir, r->resume, r->overwrite, err)) return false;
     if (!folder_clear(r->out, r->overwrite, err)) return false;
     if (r->resume && !trainer_resume(t, err)) return false;

@@ -111,6 +111,29 @@ static void converts_between_all_types(void **state)
     }
 }
 
+// The border lies half a unit beyond the largest number, and conversion agrees with it.
+static void what_would_become_infinite_is_found(void **state)
+{
+    (void)state;
+    const struct {
+        enum dtype type;
+        float holds, lost;
+    } borders[] = {{DTYPE_F16, 0x1.ffdffep15F, 0x1.ffep15F},
+                   {DTYPE_BF16, 0x1.fefffep127F, 0x1.ffp127F}};
+    for (int i = 0; i < 2; i++) {
+        float values[] = {1, NAN, INFINITY, -borders[i].holds, 0}, lost = 0;
+        assert_true(dtype_holds(borders[i].type, values, 5, &lost));
+        values[4] = -borders[i].lost;
+        assert_false(dtype_holds(borders[i].type, values, 5, &lost));
+        assert_true(lost == -borders[i].lost && dtype_holds(DTYPE_F32, values, 5, &lost));
+        uint16_t out[5];
+        float back[5];
+        dtype_convert(out, borders[i].type, values, DTYPE_F32, 5);
+        dtype_convert(back, DTYPE_F32, out, borders[i].type, 5);
+        assert_true(isfinite(back[3]) && isinf(back[4]));
+    }
+}
+
 static void sizes_and_names(void **state)
 {
     (void)state;
@@ -149,6 +172,7 @@ int main(void)
         cmocka_unit_test(every_value_is_exact_and_comes_back),
         cmocka_unit_test(what_lies_between_rounds_to_nearest_even),
         cmocka_unit_test(converts_between_all_types),
+        cmocka_unit_test(what_would_become_infinite_is_found),
         cmocka_unit_test(sizes_and_names),
         cmocka_unit_test(what_is_not_finite_is_seen),
     };

@@ -103,11 +103,11 @@ static void names_what_is_not_finite(void **unused)
     (void)unused;
     struct setting s;
     open_setting(&s);
-    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves));
+    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves, true));
     data_f32(s.matrix->value)[3] = 3e38F; // finite, though its square fits no float
-    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves));
+    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves, true));
     data_f32(s.vector->v)[2] = INFINITY;
-    assert_string_equal(optimizer_not_finite(&s.optimizer, &s.leaves), "vector");
+    assert_string_equal(optimizer_not_finite(&s.optimizer, &s.leaves, true), "vector");
     data_f32(s.matrix->grad)[34] = NAN;
     assert_true(isnan(optimizer_grad_norm(&s.optimizer, &s.leaves)));
     close_setting(&s);
