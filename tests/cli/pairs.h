@@ -234,33 +234,43 @@ static inline void pairs_batch(struct batch *b)
     batch_append(b, id + 11, learn + 11, PAIRS_TOKENS - 11);
 }
 
+// Returns how many of how many leaves with a gradient were compared.
 // norm_held: the tuning treats what its refresh computes from matrices as a constant (dora's row norms).
-static inline void pairs_check_gradients(struct model *m, bool norm_held)
+static inline int64_t pairs_check_gradients_of(struct model *m, const struct batch *b,
+                                               bool norm_held, int64_t *of)
 {
-    struct batch b;
     double choices;
-    pairs_batch(&b);
     surrogate.config = &m->config;
     surrogate.recorded = false;
     const double weight = m->router_loss_weight;
     m->router_loss_weight = 1;
     model_take_router_loss(m);
-    pairs_loss_of(m, &b, &choices);
+    pairs_loss_of(m, b, &choices);
     surrogate.recorded = true;
     model_zero_grad(m);
-    model_forward(m, &b, NULL, true);
-    model_loss(m, &b, 1.0F / (float)b.supervised);
-    model_backward(m, &b);
+    model_forward(m, b, NULL, true);
+    model_loss(m, b, 1.0F / (float)b->supervised);
+    model_backward(m, b);
     model_take_loss(m);
     model_take_router_loss(m);
     int64_t compared = 0, idle = 0; // experts that no token came to
     for (int64_t i = 0; i < m->leaves.count; i++) {
         struct leaf *f = &m->leaves.leaf[i];
         idle += pairs_is_zero(f->grad);
-        compared += pairs_check_leaf(m, &b, f, !norm_held || f->value.rank == 1, choices);
+        compared += pairs_check_leaf(m, b, f, !norm_held || f->value.rank == 1, choices);
     }
-    assert_true(compared > 0 && compared * 4 >= m->leaves.count - idle);
     model_zero_grad(m);
     m->router_loss_weight = weight;
+    *of = m->leaves.count - idle;
+    return compared;
+}
+
+static inline void pairs_check_gradients(struct model *m, bool norm_held)
+{
+    struct batch b;
+    int64_t of;
+    pairs_batch(&b);
+    const int64_t compared = pairs_check_gradients_of(m, &b, norm_held, &of);
+    assert_true(compared > 0 && compared * 4 >= of);
     batch_free(&b);
 }
