@@ -25,6 +25,8 @@
 //   ("products") and the log's callback belong to the process. Calls from different threads one after another are fine.
 // - The library never prints, never exits, installs no signal handler, and needs no locale: numbers are read and
 //   written with a point whatever the caller has set. A bug of its own ends the process through assert.
+// - Weights are read where their files are mapped. A file that is cut while it is in use, or that the disk cannot give,
+//   is SIGBUS in the caller's process, which may catch it (the program `moetune` does) but cannot go on with the call.
 #ifndef MOETUNE_H
 #define MOETUNE_H
 

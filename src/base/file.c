@@ -18,17 +18,15 @@
 enum { WRITE_BUFFER = 1 << 20, LOCK_TRIES = 3, LOCK_PAUSE = 10000 }; // microseconds
 
 // O_NONBLOCK: opening a FIFO must not hang; it is refused right after.
-static bool open_regular(int *fd, size_t *size, const char *path, struct error *err)
+static bool open_and_stat(int *fd, struct stat *st, const char *path, struct error *err)
 {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0) return fail(err, "%s: cannot open: %s", path, strerror(errno));
-    struct stat st;
-    if (fstat(*fd, &st) != 0) {
+    if (fstat(*fd, st) != 0) {
         fail(err, "%s: %s", path, strerror(errno));
-    } else if (!S_ISREG(st.st_mode)) {
+    } else if (!S_ISREG(st->st_mode)) {
         fail(err, "%s: not a regular file", path);
     } else {
-        *size = (size_t)st.st_size;
         return true;
     }
     close(*fd);
@@ -36,11 +34,25 @@ static bool open_regular(int *fd, size_t *size, const char *path, struct error *
     return false;
 }
 
+static bool open_regular(int *fd, size_t *size, const char *path, struct error *err)
+{
+    struct stat st;
+    if (!open_and_stat(fd, &st, path, err)) return false;
+    *size = (size_t)st.st_size;
+    return true;
+}
+
 bool file_map_open(struct file_map *m, const char *path, struct error *err)
 {
     *m = (struct file_map){0};
     int fd;
-    if (!open_regular(&fd, &m->size, path, err)) return false;
+    struct stat st;
+    if (!open_and_stat(&fd, &st, path, err)) return false;
+    *m = (struct file_map){.size = (size_t)st.st_size,
+                           .device = (uint64_t)st.st_dev,
+                           .number = (uint64_t)st.st_ino,
+                           .seconds = st.st_mtim.tv_sec,
+                           .nanoseconds = st.st_mtim.tv_nsec};
     if (m->size) {
         void *p = mmap(NULL, m->size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) {
@@ -59,6 +71,23 @@ void file_map_close(struct file_map *m)
 {
     if (m->data) munmap((void *)m->data, m->size);
     *m = (struct file_map){0};
+}
+
+bool file_map_check(struct file_map *m, const char *path, bool *written, struct error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || (uint64_t)st.st_dev != m->device ||
+        (uint64_t)st.st_ino != m->number) {
+        return true;
+    }
+    if ((size_t)st.st_size != m->size) {
+        return fail(err, "%s: %zu bytes when it was opened, and %lld now", path, m->size,
+                    (long long)st.st_size);
+    }
+    *written |= st.st_mtim.tv_sec != m->seconds || st.st_mtim.tv_nsec != m->nanoseconds;
+    m->seconds = st.st_mtim.tv_sec;
+    m->nanoseconds = st.st_mtim.tv_nsec;
+    return true;
 }
 
 static bool read_all(int fd, char *out, size_t n, const char *path, struct error *err)

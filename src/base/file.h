@@ -6,13 +6,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// A read-only mapping; unmapped by file_unmap, which is safe on a zeroed or closed one.
+// A read-only mapping of a file that others may still change: reading what was cut off, or what the disk cannot
+// give, is SIGBUS, and what was cut within the last page reads as 0 (file_map_check).
 struct file_map {
     const unsigned char *data;
     size_t size;
+    uint64_t device, number;      // which file it is
+    int64_t seconds, nanoseconds; // of its last change
 };
 bool file_map_open(struct file_map *m, const char *path, struct error *err);
-void file_map_close(struct file_map *m);
+void file_map_close(struct file_map *m); // safe on a zeroed or closed one
+// Is what was mapped still what lies at `path`? False if it has another size. Sets *written if it was written to
+// since it was mapped, or asked last, at the same size. Another file in its place changes nothing.
+bool file_map_check(struct file_map *m, const char *path, bool *written, struct error *err);
 
 // The whole file, NUL-terminated (size without it); refused beyond `limit` bytes. Free with mem_free.
 bool file_read(char **data, size_t *size, const char *path, size_t limit, struct error *err);

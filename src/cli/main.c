@@ -1,6 +1,7 @@
 // cli/main.c - the program: finds the command, resolves its options, runs it, and turns the outcome
 // into one line and an exit status. The only file that knows the process's own streams.
 #include "base/log.h"
+#include "cli/bus_error.h"
 #include "cli/setup.h"
 
 #include <errno.h>
@@ -141,5 +142,7 @@ int main(int argc, char **argv)
 {
     hold_standard_streams();
     signal(SIGPIPE, SIG_IGN); // a write that fails is seen where it is made
+    signal(SIGXFSZ, SIG_IGN); // so is one beyond `ulimit -f`
+    bus_errors_catch();
     return finish(dispatch(argc, argv));
 }

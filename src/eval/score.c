@@ -61,7 +61,8 @@ bool score_loss(struct loss_score *out, struct model *m, const struct dataset *d
     float *rows = n ? mem_alloc(n * sizeof *rows) : NULL;
     out->usage = n ? mem_zalloc(n, sizeof *out->usage) : NULL;
     bool ok = !n || (rows && out->usage) || fail(err, "no memory for the experts' use");
-    ok = ok && score_batches(out, m, d, &p, rows, l, err) && m->setup.ops->check(err);
+    ok = ok && score_batches(out, m, d, &p, rows, l, err) && m->setup.ops->check(err) &&
+         checkpoint_check_files(&m->checkpoint, err);
     mem_free(rows);
     packing_free(&p);
     if (ok) return true;

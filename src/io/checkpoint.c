@@ -2,6 +2,7 @@
 // writes it again.
 #include "io/checkpoint.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "io/json.h"
 
@@ -144,6 +145,18 @@ bool checkpoint_open(struct checkpoint *c, const char *dir, struct error *err)
     }
     if (!ok) checkpoint_close(c);
     return ok;
+}
+
+bool checkpoint_check_files(struct checkpoint *c, struct error *err)
+{
+    for (int64_t s = 0; s < c->n_shards; s++) {
+        bool written = false;
+        if (!file_map_check(&c->shard[s].st.map, c->shard[s].path, &written, err)) return false;
+        if (!written) continue;
+        log_warning("%s: was written to while it is in use: weights may be of two models",
+                    c->shard[s].path);
+    }
+    return true;
 }
 
 void checkpoint_close(struct checkpoint *c)

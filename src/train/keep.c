@@ -41,6 +41,7 @@ bool trainer_save(struct trainer *t, struct error *err)
                     "checkpoint is of step %" PRId64,
                     t->state.step, bad, t->saved_step);
     }
+    if (!checkpoint_check_files(&t->model.checkpoint, err)) return false;
     if (!folder_checkpoint_path(path, sizeof path, r->out, t->state.step, err)) return false;
     tell_saving(t, path);
     if (!metrics_sync(&t->metrics, err)) return false;
@@ -146,6 +147,7 @@ bool trainer_write(struct trainer *t, char *path, size_t size, const char *name,
     tell_saving(t, path);
     return dir_remove(temporary, err) &&
            (adapter ? model_save_adapter : model_export)(&t->model, temporary, err) &&
+           checkpoint_check_files(&t->model.checkpoint, err) &&
            dir_replace(path, temporary, err);
 }
 
