@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <utf8proc.h>
 
 void setup_machine(const struct options *o)
 {
@@ -124,6 +125,37 @@ static bool check_readers(const struct options *o, const struct texts *routing, 
     return options_read_by_methods(o, routing, r->tunings.count ? &r->tunings : &one, err);
 }
 
+static bool is_utf8(const char *text)
+{
+    const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)text;
+    utf8proc_int32_t point;
+    while (*at) {
+        const utf8proc_ssize_t n = utf8proc_iterate(at, -1, &point);
+        if (n <= 0) return false;
+        at += n;
+    }
+    return true;
+}
+
+// Of a run: its options are kept as JSON, which has no word for other bytes.
+static bool check_texts(const struct options *o, struct error *err)
+{
+    for (int64_t i = 0; i < option_count(); i++) {
+        const struct option *row = option_at(i);
+        const void *field = (const char *)&o->config + row->field;
+        const bool list = row->type == OPTION_TEXTS;
+        if (!option_in(row, o->command) || (!list && row->type != OPTION_TEXT)) continue;
+        const struct texts one = {.item = (const char **)(uintptr_t)field, .count = 1};
+        const struct texts *all = list ? field : &one;
+        for (int64_t k = 0; k < all->count; k++) {
+            if (!all->item[k] || is_utf8(all->item[k])) continue;
+            return fail(err, "--%s: found '%s', expected UTF-8, in which run.json keeps it",
+                        row->name, all->item[k]);
+        }
+    }
+    return true;
+}
+
 enum status setup_check(const struct options *o, struct error *err)
 {
     struct options settled = *o;
@@ -131,6 +163,7 @@ enum status setup_check(const struct options *o, struct error *err)
     const struct family *family;
     struct model_config c;
     if (!check_storage(o, err)) return STATUS_USAGE;
+    if (o->command == COMMAND_TRAIN && !check_texts(o, err)) return STATUS_USAGE;
     if (!option_find(o->command, "routing") || (!r->model && !r->config)) return STATUS_DONE;
     if (!(r->model ? family_read_config(&family, &c, r->model, err)
                    : family_read_config_file(&family, &c, r->config, err))) { // bench
