@@ -79,6 +79,7 @@ static inline void poison_model(struct model *m, enum poison p, int64_t which)
     if (p == ACTIVATION) bad_ops.rmsnorm_forward = bad_norm;
     if (p == ROUTER) bad_ops.matmul_forward = bad_router;
     if (p == LAST_ROUTER) bad_ops.matmul_forward = bad_last_router;
+    if (!m->leaves.count) return; // scores are taken
     const struct leaf *f = &m->leaves.leaf[which % m->leaves.count];
     if (p == GRADIENTS) break_number(f->grad, -INFINITY);
     if (p == MOMENT) break_number(f->m_scale.data ? f->m_scale : f->m, NAN);

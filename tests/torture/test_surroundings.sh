@@ -275,7 +275,7 @@ shrinking() {
     done
     cp base/model.safetensors soft/
     rm -rf shrunk
-    "${lora[@]}" --out shrunk --max-steps 100000 --save-every 50 --keep-last 1 --quiet >out.txt 2>err.txt &
+    "${lora[@]}" --out shrunk --max-steps 20000 --save-every 50 --keep-last 1 --quiet >out.txt 2>err.txt &
     local pid=$! got=0
     while ! ls shrunk/checkpoint-* >log.txt 2>&1; do sleep 0.01; done
     truncate -s $((size / 3)) soft/model.safetensors
@@ -288,7 +288,7 @@ shrinking() {
     for name in save end; do
         rm -rf shrunk
         cp base/model.safetensors soft/
-        "${lora[@]}" --out shrunk --max-steps 100000 --quiet \
+        "${lora[@]}" --out shrunk --max-steps 20000 --quiet \
             --save-every $([ $name = save ] && echo 60 || echo 0) >out.txt 2>err.txt &
         pid=$!
         got=0
