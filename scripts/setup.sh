@@ -6,7 +6,7 @@
 set -euo pipefail
 
 # a|b: a, or b in a release that has no a (nothing, if b is empty).
-tools=(make cmake pkg-config)
+tools=(make cmake pkg-config locales)
 compilers=(gcc g++)
 libraries=(libc6-dev libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev libutf8proc-dev zlib1g-dev libcmocka-dev)
 # The code is laid out by clang-format 14 alone; compiled it is by every later clang, too.

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -305,6 +306,41 @@ static void one_process_at_a_time(void **state)
     dir_unlock(&second);
 }
 
+// In place: written to, shorter, longer. Another file under the name, or none, is not what was mapped.
+static void a_mapping_knows_its_file(void **state)
+{
+    (void)state;
+    const char *path = in_dir("mapped"), *other = in_dir("other");
+    struct file_map m;
+    struct error err;
+    bool written = false;
+    const struct timespec past[2] = {{.tv_sec = 1000, .tv_nsec = 5},
+                                     {.tv_sec = 1000, .tv_nsec = 5}};
+    write_text(path, "twelve bytes");
+    check_ok(file_map_open(&m, path, &err), &err);
+    check_ok(file_map_check(&m, path, &written, &err), &err);
+    assert_false(written);
+    assert_int_equal(utimensat(AT_FDCWD, path, past, 0), 0);
+    check_ok(file_map_check(&m, path, &written, &err), &err);
+    assert_true(written);
+    written = false;
+    check_ok(file_map_check(&m, path, &written, &err), &err);
+    assert_false(written); // said once
+    assert_int_equal(truncate(path, 11), 0);
+    check_error(file_map_check(&m, path, &written, &err), &err,
+                "mapped: 12 bytes when it was opened, and 11 now");
+    assert_int_equal(truncate(path, 13), 0);
+    check_error(file_map_check(&m, path, &written, &err), &err, "and 13 now");
+    write_text(other, "another");
+    assert_int_equal(rename(other, path), 0);
+    written = false;
+    check_ok(file_map_check(&m, path, &written, &err), &err);
+    assert_int_equal(unlink(path), 0);
+    check_ok(file_map_check(&m, path, &written, &err), &err);
+    assert_false(written);
+    file_map_close(&m);
+}
+
 static void an_error_is_one_line(void **state)
 {
     (void)state;
@@ -339,6 +375,7 @@ int main(void)
         cmocka_unit_test_setup(a_folder_gives_way_whole, set_up),
         cmocka_unit_test_setup(writing_fails_with_the_name, set_up),
         cmocka_unit_test_setup(one_process_at_a_time, set_up),
+        cmocka_unit_test_setup(a_mapping_knows_its_file, set_up),
         cmocka_unit_test_setup(an_error_is_one_line, set_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
