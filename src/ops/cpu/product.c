@@ -201,7 +201,7 @@ void product_bf16(const struct product *p)
 
 bool product_bf16_works(void)
 {
-    bool works = true;
+    bool works = cpu_free_bytes() > 0; // else no product can be made, and no model is allocated
 #pragma omp parallel num_threads(1)
     {
         for (int i = 0; i < 4; i++) { // as the forward pass, dinput and dweight use it
