@@ -95,8 +95,9 @@ static void check_run(const char *what, const char *routing, const char *tuning,
         const bool before = !file_exists("bad/run.json");
         const bool known = before ? strstr(r.err.msg, "not finite, and would learn") != NULL
                                   : strstr(r.err.msg, "finite") != NULL;
-        // All steps of phase 1 were skipped, fewer than three.
-        const bool idle = r.result.skipped > 0 && strstr(r.err.msg, "the bias is zero everywhere");
+        // Where the squares overflow a norm gives 0, as torch's does: all experts look alike then. Or all steps of
+        // phase 1 were skipped, fewer than three.
+        const bool idle = strstr(r.err.msg, "the bias is zero everywhere") != NULL;
         if (!known && !idle) fail_msg("%s, %s x %s %s: %s", what, routing, tuning, more, r.err.msg);
         assert_false(file_exists("bad/model") || file_exists("bad/adapter"));
         refused++;
