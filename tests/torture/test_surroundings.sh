@@ -169,7 +169,7 @@ readonly_folders() {
     chmod -R a+rX,a-w sealed
     if [ "$(id -u)" = 0 ]; then
         as=(setpriv --reuid 65534 --regid 65534 --clear-groups)
-        "${as[@]}" test -x "$moetune" 2>log.txt || {
+        "${as[@]}" test -x "$moetune" -a -r run.yaml -a -w open 2>log.txt || {
             pass_over "another user cannot run the program"
             as=(false)
         }
@@ -216,7 +216,7 @@ full_disk() {
         # What stands goes on, a little further.
         "${train[@]}" --out disk/run --max-steps 4000 --save-every 20 --keep-last 2 --no-report --resume >out.txt 2>err.txt &
         pid=$!
-        sleep 0.3
+        while ! grep -q "resumed from" err.txt && kill -0 $pid 2>log.txt; do sleep 0.01; done
         kill -TERM $pid
         got=0
         wait $pid || got=$?
@@ -235,6 +235,21 @@ full_disk() {
     [ ! -e limited/model ] && [ ! -e limited/checkpoint-2 ] || complain "ulimit -f: a part of a run"
 }
 
+# As far as a run came that was stopped, it is the run of the command without what happened to it.
+same_so_far() { # RUN COMMAND...
+    local run=$1 lines pid
+    shift
+    lines=$(wc -l <"$run/metrics.jsonl")
+    rm -rf alone
+    "$@" --out alone >alone.txt 2>&1 &
+    pid=$!
+    while [ "$(cat alone/metrics.jsonl 2>log.txt | wc -l)" -lt "$lines" ] && kill -0 $pid 2>log.txt; do sleep 0.01; done
+    kill -TERM $pid
+    wait $pid
+    diff <(metrics "$run" | head -n "$lines") <(metrics alone | head -n "$lines") >diff.txt ||
+        complain "$run was disturbed: $(head -2 diff.txt)"
+}
+
 # --- two runs in one folder
 two_runs() {
     local pid got=0
@@ -249,15 +264,7 @@ two_runs() {
     kill -TERM $pid
     wait $pid || got=$?
     [ $got = 130 ] || complain "the first of two runs: exit $got: $(tail -1 first.txt)"
-    "${train[@]}" --out alone --max-steps 3000 --save-every 500 --no-report >second.txt 2>&1 &
-    pid=$!
-    local last
-    last=$(wc -l <shared/metrics.jsonl)
-    while [ "$(cat alone/metrics.jsonl 2>log.txt | wc -l)" -lt "$last" ] && kill -0 $pid 2>log.txt; do sleep 0.01; done
-    kill -TERM $pid
-    wait $pid
-    diff <(metrics shared | head -n "$last") <(metrics alone | head -n "$last") >diff.txt ||
-        complain "the first of two runs was disturbed: $(head -2 diff.txt)"
+    same_so_far shared "${train[@]}" --max-steps 3000 --save-every 500 --no-report
 }
 
 # --- files that shrink, or are written to, while they are mapped
@@ -303,26 +310,27 @@ shrinking() {
         [ $name = end ] && ls shrunk/checkpoint-* >log.txt 2>&1 && complain "a checkpoint over a model that is shorter"
     done
     # Another file in its place is no harm; the same file written to is warned of.
-    rm -rf shrunk
-    cp base/model.safetensors soft/
-    "${lora[@]}" --out shrunk --max-steps 150 --quiet >out.txt 2>err.txt &
-    pid=$!
-    while [ ! -s shrunk/metrics.jsonl ]; do sleep 0.01; done
-    cp data.jsonl soft/other && mv soft/other soft/model.safetensors
-    wait $pid || complain "a model that was replaced: $(tail -1 err.txt)"
-    grep -q "written to" err.txt && complain "a model that was replaced: $(cat err.txt)"
-    rm -rf replaced
-    cp base/model.safetensors soft/
-    "${lora[@]}" --out replaced --max-steps 150 --quiet >out.txt 2>err.txt
-    diff -r shrunk/adapter replaced/adapter >diff.txt || complain "a model that was replaced: $(head -2 diff.txt)"
-    rm -rf shrunk
-    "${lora[@]}" --out shrunk --max-steps 150 --quiet >out.txt 2>err.txt &
-    pid=$!
-    while [ ! -s shrunk/metrics.jsonl ]; do sleep 0.01; done
-    touch soft/model.safetensors
-    wait $pid || complain "a model that was touched: $(tail -1 err.txt)"
-    [ "$(grep -c "soft/model.safetensors: was written to while it is in use" err.txt)" = 1 ] ||
-        complain "a model that was touched: $(cat err.txt)"
+    for name in replaced touched; do
+        rm -rf $name
+        cp base/model.safetensors soft/
+        "${lora[@]}" --out $name --max-steps 20000 --quiet >out.txt 2>err.txt &
+        pid=$!
+        got=0
+        while [ ! -s $name/metrics.jsonl ]; do sleep 0.01; done
+        if [ $name = replaced ]; then
+            cp data.jsonl soft/other && mv soft/other soft/model.safetensors
+        else
+            touch soft/model.safetensors
+        fi
+        kill -TERM $pid
+        wait $pid || got=$?
+        runs=$((runs + 1))
+        [ $got = 130 ] || complain "a model that was $name: exit $got: $(tail -1 err.txt)"
+        grep -c "soft/model.safetensors: was written to while it is in use" err.txt >log.txt
+        [ "$(cat log.txt)" = $([ $name = touched ] && echo 1 || echo 0) ] || complain "a model that was $name: $(cat err.txt)"
+        cp base/model.safetensors soft/
+        same_so_far $name "${lora[@]}" --max-steps 20000 --quiet
+    done
     # Data, and what a resume reads.
     for to in 0 1000; do
         cp data.jsonl short.jsonl
@@ -403,8 +411,8 @@ environments() {
         runs=$((runs + 1))
         [ $got = 0 ] && [ "$limit" -gt 60000 ] && break
         [ $got = 1 ] && ended=$((ended + 1))
-        # Before main() it is the loader that speaks (127); after it, a line of ours.
-        [ $got = 127 ] || { [ $got = 1 ] && [ "$(grep -c '^moetune' err.txt)" = 1 ]; } ||
+        # Before main() it is the loader that speaks (127); after it, a line of ours, or of OpenMP's library.
+        [ $got = 127 ] || { [ $got = 1 ] && [ "$(grep -c '^moetune\|^libgomp: ' err.txt)" = 1 ]; } ||
             complain "ulimit -v $limit: exit $got: $(head -3 err.txt)"
     done
     [ $got = 0 ] && same_run few
