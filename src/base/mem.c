@@ -33,19 +33,38 @@ static bool absurd(size_t count, size_t size)
     return size && count > PTRDIFF_MAX / size;
 }
 
+static _Atomic bool ran_out;
+
+bool mem_ran_out(void)
+{
+    return ran_out;
+}
+
+void mem_note_ran_out(void)
+{
+    ran_out = true;
+}
+
+static void *noted(void *p)
+{
+    if (!p) ran_out = true;
+    return p;
+}
+
 void *mem_alloc(size_t bytes)
 {
-    return must_fail() || absurd(bytes, 1) ? NULL : malloc(bytes ? bytes : 1);
+    return noted(must_fail() || absurd(bytes, 1) ? NULL : malloc(bytes ? bytes : 1));
 }
 
 void *mem_zalloc(size_t count, size_t size)
 {
-    return must_fail() || absurd(count, size) ? NULL : calloc(count ? count : 1, size ? size : 1);
+    return noted(must_fail() || absurd(count, size) ? NULL
+                                                    : calloc(count ? count : 1, size ? size : 1));
 }
 
 void *mem_realloc(void *p, size_t bytes)
 {
-    return must_fail() || absurd(bytes, 1) ? NULL : realloc(p, bytes ? bytes : 1);
+    return noted(must_fail() || absurd(bytes, 1) ? NULL : realloc(p, bytes ? bytes : 1));
 }
 
 char *mem_strdup(const char *s)

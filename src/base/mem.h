@@ -17,6 +17,10 @@ void mem_free(void *p); // NULL is allowed
 void mem_fail_at(int64_t n, bool for_ever);
 int64_t mem_count(void);
 
+// Did any allocation fail in this process? Who reads what a user wrote tells a fault in it from this one.
+bool mem_ran_out(void);
+void mem_note_ran_out(void); // of a library that allocates for itself
+
 // A growable array of bytes. `data` is NUL-terminated after every successful append.
 struct buf {
     char *data;

@@ -95,7 +95,8 @@ static void step(struct model *m, struct optimizer *o, const struct batch *b, in
     model_refresh(m);
     if (state && r->after_step) r->after_step(state, true);
     if (m->setup.routing_options.without_telemetry) return;
-    json_t *report = routing_report(m, NULL);
+    json_t *report;
+    if (!routing_report(&report, m, NULL, NULL)) return;
     mem_free(routing_report_text(report));
     json_decref(report);
 }

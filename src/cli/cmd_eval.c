@@ -34,7 +34,7 @@ bool eval_open_predictions(struct evaluation *e, struct error *err)
 bool eval_predict(struct evaluation *e, json_t *line, struct error *err)
 {
     const bool wanted = e->predictions.fd >= 0;
-    char *text = line && wanted ? json_dumps(line, JSON_COMPACT) : NULL;
+    char *text = line && wanted ? json_text(line, JSON_COMPACT) : NULL;
     const bool ok =
         !wanted || (text && file_writer_write(&e->predictions, text, strlen(text), err) &&
                     file_writer_write(&e->predictions, "\n", 1, err));

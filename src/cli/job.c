@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/mem.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -29,8 +30,8 @@ static bool open_data(struct job *j, struct options *o, struct error *err)
 static bool dump_options(struct job *j, const struct options *o, struct error *err)
 {
     json_t *all = options_json(o, false), *deciding = options_json(o, true);
-    if (all) j->options = json_dumps(all, JSON_INDENT(2));
-    if (deciding) j->deciding = json_dumps(deciding, JSON_INDENT(2));
+    if (all) j->options = json_text(all, JSON_INDENT(2));
+    if (deciding) j->deciding = json_text(deciding, JSON_INDENT(2));
     json_decref(all);
     json_decref(deciding);
     return (j->options && j->deciding) || fail(err, "no memory for the options");
@@ -127,7 +128,7 @@ static bool dump_plan(struct job *j, struct error *err)
     json_object_set_new(all, "shape", shape);
     json_object_set_new(all, "stages", stages);
     json_object_set_new(all, "version", json_string(MOETUNE_VERSION));
-    j->plan_text = json_dumps(all, JSON_INDENT(2));
+    j->plan_text = json_text(all, JSON_INDENT(2));
     j->run.plan = j->plan_text;
     json_decref(all);
     return j->plan_text || fail(err, "no memory for the plan");
@@ -177,9 +178,9 @@ void job_close(struct job *j)
 {
     plan_free(&j->plan);
     trainer_close(j->trainer);
-    free(j->options);
-    free(j->deciding);
-    free(j->plan_text);
+    mem_free(j->options);
+    mem_free(j->deciding);
+    mem_free(j->plan_text);
     dataset_close(&j->validation);
     dataset_close(&j->data);
     text_close(&j->text);

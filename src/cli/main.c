@@ -1,6 +1,7 @@
 // cli/main.c - the program: finds the command, resolves its options, runs it, and turns the outcome
 // into one line and an exit status. The only file that knows the process's own streams.
 #include "base/log.h"
+#include "base/mem.h"
 #include "cli/bus_error.h"
 #include "cli/setup.h"
 
@@ -58,13 +59,19 @@ static int find_word(int argc, char **argv, const char *word)
     return 0;
 }
 
+// What could not be read for want of memory is no fault of who wrote it.
+static int usage_status(void)
+{
+    return mem_ran_out() ? STATUS_FAILED : STATUS_USAGE;
+}
+
 static int run_command(enum command c, int argc, char **argv)
 {
     struct options o;
     struct error err = {""};
     if (!options_parse(&o, c, argc, argv, &err)) {
         print_error(commands[c].name, err.msg);
-        return STATUS_USAGE;
+        return usage_status();
     }
     struct output io = {.result = stdout,
                         .people = o.config.json ? stderr : stdout,
@@ -81,7 +88,7 @@ static int run_command(enum command c, int argc, char **argv)
     if (status != STATUS_DONE && *err.msg) print_error(commands[c].name, err.msg);
     log_set_sink(NULL, NULL);
     options_close(&o);
-    return (int)status;
+    return status == STATUS_USAGE ? usage_status() : (int)status;
 }
 
 static int print_completion(const char *shell)

@@ -1,6 +1,9 @@
 // cli/output.c - see output.h.
 #include "cli/output.h"
 
+#include "base/mem.h"
+#include "io/json.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,12 +28,12 @@ void output_safe(FILE *f, const char *text, size_t size)
 
 bool output_json(struct output *io, json_t *line, struct error *err)
 {
-    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = line ? json_text(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(line);
     if (!text) return fail(err, "no memory for a line of output");
     fprintf(io->result, "%s\n", text);
     fflush(io->result);
-    free(text); // jansson's own allocation
+    mem_free(text);
     return true;
 }
 

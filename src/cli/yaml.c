@@ -30,6 +30,10 @@ static bool next(struct reader *r)
     if (r->has_event) yaml_event_delete(&r->event);
     r->has_event = yaml_parser_parse(&r->parser, &r->event) != 0;
     if (r->has_event) return true;
+    if (r->parser.error == YAML_MEMORY_ERROR) {
+        mem_note_ran_out();
+        return fail(r->err, "%s: no memory", r->where);
+    }
     const char *problem = r->parser.problem ? r->parser.problem : "not YAML";
     return fail(r->err, "%s:%d: %s", r->where, (int)r->parser.problem_mark.line + 1, problem);
 }
@@ -151,7 +155,10 @@ bool options_read_yaml(struct options *o, const char *text, size_t size, const c
                        struct error *err)
 {
     struct reader r = {.where = where, .err = err};
-    if (!yaml_parser_initialize(&r.parser)) return fail(err, "%s: no memory", where);
+    if (!yaml_parser_initialize(&r.parser)) {
+        mem_note_ran_out();
+        return fail(err, "%s: no memory", where);
+    }
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, size);
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
     const bool ok = read_mapping(&r, o);

@@ -66,7 +66,7 @@ static bool need_answer(char **out, const json_t *o, const char *where, struct e
     const json_t *v = json_object_get(o, "answer");
     const char *text;
     if (json_is_number(v)) {
-        char *number = json_dumps(v, JSON_ENCODE_ANY);
+        char *number = json_text(v, JSON_ENCODE_ANY);
         *out = number ? mem_strdup(number) : NULL;
         mem_free(number);
     } else {

@@ -7,55 +7,145 @@
 #include <inttypes.h>
 #include <malloc.h>
 #include <math.h>
-#include <pthread.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
 
 // jansson allocates through base/mem.h, so that a test can make its allocations fail too. What it
 // allocated before is freed all the same: mem_free is free.
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static _Thread_local bool out_of_memory; // jansson's own word for it depends on where it happens
+//
+// Two things jansson (2.14) does not do when memory runs out. Its lexer goes on with a byte of a token lost, so that a
+// value changes, an assertion fails or a string ends beyond its buffer: here an allocation that fails ends the
+// parse where it is, and frees what the parse had allocated. And who builds a value of many parts does not look at
+// each: a part that got no memory is remembered until the value's text is asked for.
+enum { SLOTS = 256 }; // of a small parse
 
 // What one text may unfold into. Values cost memory by the piece: [{},{},...] takes 75 bytes for each of its own,
 // so a file of a size that is allowed would take gigabytes. The largest vocabularies stay below.
 enum { MOST_MEMORY = 240 << 20 };
-static _Thread_local bool parsing, too_much;
-static _Thread_local size_t taken; // by the text that is parsed
+
+static _Thread_local struct {
+    bool lost; // an allocation failed since the last text
+    bool parsing;
+    jmp_buf out_of_memory;
+    void **slot; // what the parse holds: open addressing; NULL: never used
+    size_t slots, used;
+    void *first[SLOTS];
+    size_t taken;  // bytes, by the parse
+    bool too_much; // it asked for more than MOST_MEMORY
+} memory;
+static char freed; // stands where something was
+
+static void put(void **slot, size_t slots, void *p)
+{
+    size_t i = (uintptr_t)p / 16 * 0x9e3779b97f4a7c15U >> 20;
+    while (slot[i % slots]) {
+        i++;
+    }
+    slot[i % slots] = p;
+}
+
+static bool hold(void *p)
+{
+    if (memory.used >= memory.slots / 2) {
+        const size_t slots = memory.slots * 4;
+        memory.taken += (slots - memory.slots) * sizeof *memory.slot;
+        memory.too_much |= memory.taken > MOST_MEMORY;
+        void **slot = memory.too_much ? NULL : mem_zalloc(slots, sizeof *slot);
+        if (!slot) return false;
+        memory.used = 0;
+        for (size_t i = 0; i < memory.slots; i++) {
+            if (!memory.slot[i] || memory.slot[i] == &freed) continue;
+            put(slot, slots, memory.slot[i]);
+            memory.used++;
+        }
+        if (memory.slot != memory.first) mem_free(memory.slot);
+        memory.slot = slot;
+        memory.slots = slots;
+    }
+    put(memory.slot, memory.slots, p);
+    memory.used++;
+    return true;
+}
 
 static void *allocate(size_t bytes)
 {
-    too_much |= parsing && (bytes > MOST_MEMORY || taken > MOST_MEMORY - bytes);
-    void *p = parsing && too_much ? NULL : mem_alloc(bytes);
-    out_of_memory |= !p;
-    if (p && parsing) taken += malloc_usable_size(p);
-    return p;
+    memory.too_much |=
+        memory.parsing && (bytes > MOST_MEMORY || memory.taken > MOST_MEMORY - bytes);
+    void *p = memory.parsing && memory.too_much ? NULL : mem_alloc(bytes);
+    if (p && !memory.parsing) return p;
+    if (p && hold(p)) {
+        memory.taken += malloc_usable_size(p);
+        return p;
+    }
+    mem_free(p);
+    memory.lost = true;
+    if (memory.parsing) longjmp(memory.out_of_memory, 1);
+    return NULL;
 }
 
 static void release(void *p)
 {
-    if (p && parsing) taken -= malloc_usable_size(p);
+    if (memory.parsing && p) {
+        size_t i = (uintptr_t)p / 16 * 0x9e3779b97f4a7c15U >> 20;
+        while (memory.slot[i % memory.slots] && memory.slot[i % memory.slots] != p) {
+            i++;
+        }
+        if (memory.slot[i % memory.slots]) {
+            memory.slot[i % memory.slots] = &freed;
+            memory.taken -= malloc_usable_size(p);
+        }
+    }
     mem_free(p);
 }
 
-static void use_our_memory(void)
+__attribute__((constructor)) static void use_our_memory(void)
 {
     json_set_alloc_funcs(allocate, release);
 }
 
+static void end_parse(bool free_all)
+{
+    memory.parsing = false;
+    for (size_t i = 0; free_all && i < memory.slots; i++) {
+        if (memory.slot[i] != &freed) mem_free(memory.slot[i]);
+    }
+    if (memory.slot != memory.first) mem_free(memory.slot);
+    memory.slot = NULL;
+}
+
+// NULL and e->line 0, e->text empty: out of memory.
+static json_t *load(const char *text, size_t size, json_error_t *e)
+{
+    memset(memory.first, 0, sizeof memory.first);
+    memory.slot = memory.first;
+    memory.slots = SLOTS;
+    memory.used = memory.taken = 0;
+    memory.too_much = false;
+    if (setjmp(memory.out_of_memory)) {
+        end_parse(true);
+        *e = (json_error_t){0};
+        return NULL;
+    }
+    memory.parsing = true;
+    json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, e);
+    end_parse(false);
+    return value;
+}
+
 json_t *json_parse(const char *text, size_t size, const char *where, struct error *err)
 {
-    pthread_once(&once, use_our_memory);
     json_error_t e = {0};
-    out_of_memory = too_much = false;
-    parsing = true;
-    taken = 0;
-    json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
-    parsing = false;
+    const bool before = memory.lost;
+    memory.lost = false;
+    json_t *value = load(text, size, &e);
+    const bool lost = memory.lost;
+    memory.lost = before;
     if (value) return value;
-    if (too_much) {
+    if (lost && memory.too_much) {
         fail(err, "%s: %zu bytes of JSON that unfold into more than %d MiB of memory, the limit",
              where, size, MOST_MEMORY >> 20);
-    } else if (out_of_memory) {
+    } else if (lost) {
         fail(err, "%s: no memory to parse %zu bytes of JSON", where, size);
     } else if (e.line > 0) {
         fail(err, "%s: not valid JSON: line %d, column %d: %s", where, e.line, e.column, e.text);
@@ -63,6 +153,17 @@ json_t *json_parse(const char *text, size_t size, const char *where, struct erro
         fail(err, "%s: not valid JSON: %s", where, e.text);
     }
     return NULL;
+}
+
+char *json_text(const json_t *value, size_t flags)
+{
+    char *text = value && !memory.lost ? json_dumps(value, flags) : NULL;
+    if (memory.lost) {
+        mem_free(text);
+        text = NULL;
+    }
+    memory.lost = false;
+    return text;
 }
 
 json_t *json_parse_file(const char *path, size_t limit, struct error *err)
@@ -189,8 +290,7 @@ bool json_get_text(const json_t *o, const char *key, bool required, const char *
 
 bool json_write_file(const char *path, const json_t *value, struct error *err)
 {
-    pthread_once(&once, use_our_memory);
-    char *text = json_dumps(value, JSON_INDENT(2));
+    char *text = json_text(value, JSON_INDENT(2));
     if (!text) return fail(err, "%s: no memory for the JSON text, or a value JSON lacks", path);
     struct file_writer w;
     const bool ok = file_writer_open(&w, path, err) &&

@@ -22,5 +22,8 @@ bool json_get_bool(const json_t *o, const char *key, bool required, bool *out, c
 // *out points into the JSON value and lives as long as it.
 bool json_get_text(const json_t *o, const char *key, bool required, const char **out,
                    const char *where, struct error *err);
+// As json_dumps. NULL: no memory, now or for a part of any value built by this thread since the last text, so that
+// who builds one need not look at each part. Free with mem_free.
+char *json_text(const json_t *value, size_t flags);
 bool json_write_file(const char *path, const json_t *value,
                      struct error *err); // indented, committed

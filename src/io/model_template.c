@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "io/json.h"
 #include "io/model_template_parts.h"
 
@@ -169,10 +170,9 @@ static bool read_written(struct model_template *t, const char *dir,
     } else {
         json_t *root;
         ok = config_open(&root, dir, "tokenizer_config.json", err);
-        char *text =
-            ok ? json_dumps(json_object_get(root, "chat_template"), JSON_ENCODE_ANY) : NULL;
+        char *text = ok ? json_text(json_object_get(root, "chat_template"), JSON_ENCODE_ANY) : NULL;
         ok = ok && ((text && buf_puts(&all, text)) || fail(err, "%s: out of memory", dir));
-        free(text); // jansson's own allocation
+        mem_free(text);
         json_decref(root);
     }
     if (ok) t->written = tokenizer_written(tokenizer, all.data ? all.data : "");

@@ -304,7 +304,7 @@ bool model_open(struct model *m, const struct model_setup *s, struct error *err)
         return false;
     }
     m->router_loss_weight = 1;
-    if (!layout_state(m, err)) {
+    if (!layout_state(m, err) || !s->ops->check(err)) { // it was asked what it can do
         model_close(m);
         return false;
     }

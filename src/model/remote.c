@@ -57,11 +57,6 @@ static bool take_out(struct buf *out, const char *text, const char *class_name)
     return found;
 }
 
-static int append(const char *bytes, size_t n, void *out)
-{
-    return buf_append(out, bytes, n) ? 0 : -1;
-}
-
 // Where the entry stands in a text that is not ours, or beside others: all of the text is written again.
 static bool rewrite(struct buf *out, json_t *config, const char *class_name)
 {
@@ -78,7 +73,10 @@ static bool rewrite(struct buf *out, json_t *config, const char *class_name)
         json_object_del(map, family_auto_class);
         if (!json_object_size(map)) json_object_del(config, "auto_map");
     }
-    return json_dump_callback(config, append, out, JSON_INDENT(2)) == 0 && buf_puts(out, "\n");
+    char *text = json_text(config, JSON_INDENT(2));
+    const bool ok = text && buf_puts(out, text) && buf_puts(out, "\n");
+    mem_free(text);
+    return ok;
 }
 
 static bool edit_config(struct buf *out, json_t *config, const char *text, const char *class_name)

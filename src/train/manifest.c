@@ -109,16 +109,13 @@ static json_t *json_of_manifest(const struct manifest *m)
     return NULL;
 }
 
-static int append_to_buf(const char *bytes, size_t n, void *out)
-{
-    return buf_append(out, bytes, n) ? 0 : -1;
-}
-
 // One text for one manifest, so that white space and key order are guarded as well.
 static bool canonical(const json_t *root, struct buf *out)
 {
-    return json_dump_callback(root, append_to_buf, out, JSON_INDENT(1) | JSON_SORT_KEYS) == 0 &&
-           buf_puts(out, "\n");
+    char *text = json_text(root, JSON_INDENT(1) | JSON_SORT_KEYS);
+    const bool ok = text && buf_puts(out, text) && buf_puts(out, "\n");
+    mem_free(text);
+    return ok;
 }
 
 // The checksum covers the canonical text without the checksum itself.

@@ -89,6 +89,7 @@ bool metrics_write(struct metrics *m, const struct train_step *s, struct error *
               put_real(&b, "tokens_per_second", s->tokens_per_second) &&
               put_real(&b, "seconds", s->seconds) &&
               buf_printf(&b, ",\"skipped\":%" PRId64, s->skipped);
+    ok = ok && (routing || !s->routing) && (experts || !s->experts);
     if (ok && !isnan(s->eval_loss)) ok = put_real(&b, "eval_loss", s->eval_loss);
     if (ok && !isnan(s->eval_before)) ok = put_real(&b, "eval_loss_before", s->eval_before);
     if (ok && experts) ok = buf_printf(&b, ",\"experts\":%s", experts);

@@ -6,11 +6,6 @@
 
 #include <math.h>
 
-static int append_to_buf(const char *bytes, size_t n, void *out)
-{
-    return buf_append(out, bytes, n) ? 0 : -1;
-}
-
 // The load and what the policy keeps, as [[E values] of each MoE layer].
 static json_t *experts_report(const struct model *m, const float *usage)
 {
@@ -29,30 +24,27 @@ static json_t *experts_report(const struct model *m, const float *usage)
     return out;
 }
 
-json_t *routing_report(struct model *m, json_t **experts)
+bool routing_report(json_t **out, struct model *m, json_t **experts, struct error *err)
 {
-    if (!m->routing_state) return NULL;
+    *out = NULL;
+    if (!m->routing_state) return true;
     const size_t count = (size_t)(m->config.n_layers * m->config.n_experts);
     float *usage = mem_alloc(count * sizeof *usage);
-    json_t *out = usage ? json_object() : NULL;
-    if (out) {
-        model_take_usage(m, usage);
-        telemetry_add(out, &m->config, usage);
-        if (m->setup.routing->report) m->setup.routing->report(m->routing_state, out, usage);
-        if (experts) *experts = experts_report(m, usage);
-        if (router_losses_on(&m->router_losses)) {
-            const double loss = model_take_router_loss(m);
-            json_object_set_new(out, "loss", isfinite(loss) ? json_real(loss) : json_null());
-        }
+    if (!usage) return fail(err, "no memory for what the experts did");
+    *out = json_object(); // a part without memory shows when its text is made
+    model_take_usage(m, usage);
+    telemetry_add(*out, &m->config, usage);
+    if (m->setup.routing->report) m->setup.routing->report(m->routing_state, *out, usage);
+    if (experts) *experts = experts_report(m, usage);
+    if (router_losses_on(&m->router_losses)) {
+        const double loss = model_take_router_loss(m);
+        json_object_set_new(*out, "loss", isfinite(loss) ? json_real(loss) : json_null());
     }
     mem_free(usage);
-    return out;
+    return *out || fail(err, "no memory for what the experts did");
 }
 
 char *routing_report_text(const json_t *report)
 {
-    struct buf text = {0};
-    const size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(6);
-    if (report && json_dump_callback(report, append_to_buf, &text, flags) != 0) buf_free(&text);
-    return text.data;
+    return json_text(report, JSON_COMPACT | JSON_REAL_PRECISION(6));
 }

@@ -31,11 +31,6 @@ static const struct {
 };
 enum { INTEGERS = sizeof integers / sizeof *integers };
 
-static int append_to_buf(const char *bytes, size_t n, void *out)
-{
-    return buf_append(out, bytes, n) ? 0 : -1;
-}
-
 bool train_state_write(const struct train_state *s, const char *path, struct error *err)
 {
     json_t *o = json_object();
@@ -50,12 +45,13 @@ bool train_state_write(const struct train_state *s, const char *path, struct err
         ok = json_object_set_new(o, "best_loss", json_real(s->best_loss)) == 0;
     }
     if (ok && s->deciding) ok = json_object_set(o, "options", s->deciding) == 0;
-    struct buf text = {0};
-    ok = ok && json_dump_callback(o, append_to_buf, &text, JSON_INDENT(1) | JSON_SORT_KEYS) == 0 &&
-         buf_puts(&text, "\n");
+    struct buf all = {0};
+    char *text = ok ? json_text(o, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
+    ok = text && buf_puts(&all, text) && buf_puts(&all, "\n");
     json_decref(o);
-    ok = ok ? file_write(path, text.data, text.size, err) : fail(err, "%s: no memory", path);
-    buf_free(&text);
+    ok = ok ? file_write(path, all.data, all.size, err) : fail(err, "%s: no memory", path);
+    mem_free(text);
+    buf_free(&all);
     return ok;
 }
 
@@ -109,11 +105,9 @@ void train_state_free(struct train_state *s)
 
 static void value_text(char out[80], const json_t *v)
 {
-    struct buf text = {0};
-    const size_t flags = JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15);
-    const bool ok = v && json_dump_callback(v, append_to_buf, &text, flags) == 0;
-    snprintf(out, 80, "%s", ok ? text.data : "not set");
-    buf_free(&text);
+    char *text = json_text(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15));
+    snprintf(out, 80, "%s", text ? text : "not set");
+    mem_free(text);
 }
 
 static bool same_option(const char *name, const json_t *saved, const json_t *now, const char *where,

@@ -101,10 +101,10 @@ struct run {
     void *stop_user;
 };
 
-// The experts' load and the routing's own numbers since the last call (docs/FORMATS.md, "metrics.jsonl"), or
+// The experts' load and the routing's own numbers since the last call (docs/FORMATS.md, "metrics.jsonl"); *out is
 // NULL where there are none. json_decref.
 // *experts: what there is of each expert; experts NULL: not wanted.
-json_t *routing_report(struct model *m, json_t **experts);
+bool routing_report(json_t **out, struct model *m, json_t **experts, struct error *err);
 // As it is written: finite numbers of six digits, on one line. mem_free.
 char *routing_report_text(const json_t *report);
 

@@ -359,10 +359,13 @@ static bool one_step(struct trainer *t, struct error *err)
     const bool ok = trainer_step(t, &s, err);
     s.eval_before = before;
     if (ok && evaluation_due(t)) s.eval_loss = trainer_evaluate_step(t);
-    json_t *experts = NULL, *routing = routing_report(&t->model, experts_due(t) ? &experts : NULL);
+    json_t *experts = NULL, *routing;
+    const bool reported =
+        routing_report(&routing, &t->model, experts_due(t) ? &experts : NULL, ok ? err : NULL);
     s.routing = routing;
     s.experts = experts;
-    const bool written = s.step <= 0 || metrics_write(&t->metrics, &s, ok ? err : NULL);
+    const bool written =
+        reported && (s.step <= 0 || metrics_write(&t->metrics, &s, ok ? err : NULL));
     if (written && r->listener && r->listener->step) r->listener->step(r->listener->user, &s);
     json_decref(routing);
     json_decref(experts);

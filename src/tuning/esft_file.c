@@ -2,6 +2,7 @@
 //   {"experts": {"<layer>": [ids]}, "shared_experts": bool, "non_expert_modules": bool}
 #include "tuning/esft.h"
 
+#include "base/mem.h"
 #include "io/json.h"
 
 #include <inttypes.h>
@@ -47,10 +48,10 @@ static bool read_expert(struct esft_selection *s, int64_t l, const json_t *x, co
     int32_t *expert = s->expert + l * s->experts;
     const int64_t e = json_is_integer(x) ? json_integer_value(x) : -1;
     if (e < 0 || e >= s->experts) {
-        char *found = json_dumps(x, JSON_ENCODE_ANY | JSON_COMPACT);
+        char *found = json_text(x, JSON_ENCODE_ANY | JSON_COMPACT);
         fail(err, "%s: layer %" PRId64 ": expert %.60s; 0 to %" PRId64 " expected", path, l,
              found ? found : "?", s->experts - 1);
-        free(found); // jansson's own allocation
+        mem_free(found);
         return false;
     }
     for (int64_t i = 0; i < s->count[l]; i++) {

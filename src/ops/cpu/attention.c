@@ -249,25 +249,35 @@ static void query_row(const struct attention *a, const struct outputs *out, cons
     store(a, out, &b);
 }
 
+struct forward {
+    struct attention a;
+    struct outputs out;
+    struct inputs in;
+    int64_t rows; // of a block
+};
+
+static void task_of_row(const void *op, int64_t i)
+{
+    const struct forward *f = op;
+    query_row(&f->a, &f->out, &f->in, i % f->a.H, i / f->a.H);
+}
+
+static void task_of_block(const void *op, int64_t i)
+{
+    const struct forward *f = op;
+    query_block(&f->a, &f->out, &f->in, i % f->a.H, i / f->a.H * f->rows, f->rows);
+}
+
 void cpu_attention_forward(struct tensor o, struct tensor lse, struct tensor q, struct tensor k,
                            struct tensor v, struct tensor span, int64_t head_dim, float scale)
 {
-    const struct attention a = attention_make(q, k, span, head_dim, scale);
-    const struct outputs out = {o, lse};
-    const struct inputs in = {q, k, v};
-    if (a.N <= FEW_QUERIES) {
-        const bool worth = a.N * a.M * a.H * a.D > SMALL_WORK * 4;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
-        for (int64_t i = 0; i < a.N * a.H; i++) {
-            query_row(&a, &out, &in, i % a.H, i / a.H);
-        }
+    struct forward f = {attention_make(q, k, span, head_dim, scale), {o, lse}, {q, k, v}, 0};
+    const struct attention *a = &f.a;
+    if (a->N <= FEW_QUERIES) {
+        cpu_tasks(a->N * a->H, a->N * a->M * a->H * a->D > SMALL_WORK * 4, task_of_row, &f);
         return;
     }
-    const bool many = a.H * ceil_div(a.N, BLOCK_QUERIES) >= MANY_TASKS;
-    const int64_t rows = many ? BLOCK_QUERIES : QUERIES;
-    const bool worth = a.N * a.H * a.D > SMALL_WORK;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
-    for (int64_t i = 0; i < ceil_div(a.N, rows) * a.H; i++) {
-        query_block(&a, &out, &in, i % a.H, i / a.H * rows, rows);
-    }
+    const bool many = a->H * ceil_div(a->N, BLOCK_QUERIES) >= MANY_TASKS;
+    f.rows = many ? BLOCK_QUERIES : QUERIES;
+    cpu_tasks(ceil_div(a->N, f.rows) * a->H, a->N * a->H * a->D > SMALL_WORK, task_of_block, &f);
 }

@@ -281,28 +281,44 @@ static void query_task(const struct problem *p, const struct part *part, int64_t
     close_queries(p, &u);
 }
 
+static void task_of_part(const void *op, int64_t i)
+{
+    const struct problem *p = op;
+    part_task(p, &p->part[i / p->a.G], i % p->a.G);
+}
+
 static void by_parts(const struct problem *p)
 {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads())
-    for (int64_t i = 0; i < p->parts * p->a.G; i++) {
-        part_task(p, &p->part[i / p->a.G], i % p->a.G);
-    }
+    cpu_tasks(p->parts * p->a.G, true, task_of_part, p);
+}
+
+struct tiles {
+    const struct problem *p;
+    const struct part *part;
+};
+
+static void task_of_keys(const void *op, int64_t i)
+{
+    const struct tiles *t = op;
+    const int64_t G = t->p->a.G;
+    key_task(t->p, t->part, i % G, t->part->key + i / G * KEYS);
+}
+
+static void task_of_queries(const void *op, int64_t i)
+{
+    const struct tiles *t = op;
+    const int64_t H = t->p->a.H;
+    query_task(t->p, t->part, i % H, t->part->query + i / H * QUERIES);
 }
 
 static void by_tiles(const struct problem *p)
 {
     for (int64_t i = 0; i < p->parts; i++) {
         const struct part *part = &p->part[i];
-        const int64_t key_tiles = ceil_div(part->key_end - part->key, KEYS);
-        const int64_t query_tiles = ceil_div(part->query_end - part->query, QUERIES);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads())
-        for (int64_t j = 0; j < key_tiles * p->a.G; j++) {
-            key_task(p, part, j % p->a.G, part->key + j / p->a.G * KEYS);
-        }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads())
-        for (int64_t j = 0; j < query_tiles * p->a.H; j++) {
-            query_task(p, part, j % p->a.H, part->query + j / p->a.H * QUERIES);
-        }
+        const struct tiles t = {p, part};
+        cpu_tasks(ceil_div(part->key_end - part->key, KEYS) * p->a.G, true, task_of_keys, &t);
+        cpu_tasks(ceil_div(part->query_end - part->query, QUERIES) * p->a.H, true, task_of_queries,
+                  &t);
     }
 }
 
@@ -314,7 +330,12 @@ void cpu_attention_backward(const struct attention_grads *d, const struct attent
     const size_t rows = (size_t)p.a.N + 1;
     p.part = mem_alloc(rows * sizeof *p.part);
     int64_t *lowest = mem_alloc(rows * sizeof *lowest);
-    if (!p.part || !lowest) abort(); // a few KB; an op has no way to fail
+    if (!p.part || !lowest) {
+        cpu_out_of_memory();
+        mem_free(lowest);
+        mem_free(p.part);
+        return;
+    }
     find_parts(&p, lowest);
     cpu_zero(d->dk); // keys that nobody reaches
     cpu_zero(d->dv);

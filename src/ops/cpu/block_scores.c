@@ -52,31 +52,48 @@ static int64_t tile_side(int64_t size, int64_t fit, int64_t all)
     return min_i64(max_i64(1, fit / size) * size, all);
 }
 
+struct scores {
+    struct tensor sums, dy, x;
+    const int32_t *offset;
+    int64_t size, height, width; // of a block; of a tile
+    enum block_sum kind;
+};
+
+static void task_of_scores(const void *op, int64_t i)
+{
+    const struct scores *s = op;
+    const int64_t rows = s->dy.dim[1], cols = s->x.dim[1], wide = ceil_div(cols, s->width);
+    const int64_t down = ceil_div(rows, s->height), g = i / wide / down;
+    struct tile t = {.row = i / wide % down * s->height,
+                     .column = i % wide * s->width,
+                     .first = s->offset ? s->offset[g] : 0};
+    t.rows = min_i64(s->height, rows - t.row);
+    t.columns = t.ldc = min_i64(s->width, cols - t.column);
+    t.count = (s->offset ? s->offset[g + 1] : s->dy.dim[0]) - t.first;
+    if (t.count == 0) return;
+    t.dw = scratch_f32(SCRATCH_C, t.rows * t.ldc);
+    memset(t.dw, 0, (size_t)(t.rows * t.ldc) * sizeof *t.dw);
+    dweight_tile(&t, s->dy, s->x);
+    reduce_tile((double *)s->sums.data + g * s->sums.dim[1], &t, ceil_div(cols, s->size), s->size,
+                s->kind);
+}
+
 void cpu_block_scores(struct tensor sums, struct tensor dy, struct tensor x, struct tensor offsets,
                       int64_t size, enum block_sum kind)
 {
-    const int64_t rows = dy.dim[1], cols = x.dim[1], across = ceil_div(cols, size);
-    const int64_t height = tile_side(size, TILE_HEIGHT, rows);
-    const int64_t width = tile_side(size, TILE_WIDTH, cols);
-    const int64_t down = ceil_div(rows, height), wide = ceil_div(cols, width);
-    const int32_t *offset = data_i32(offsets);
-    assert(sums.dtype == DTYPE_F64 && sums.dim[1] == ceil_div(rows, size) * across);
+    const int64_t rows = dy.dim[1], cols = x.dim[1];
+    const struct scores s = {.sums = sums,
+                             .dy = dy,
+                             .x = x,
+                             .offset = data_i32(offsets),
+                             .size = size,
+                             .height = tile_side(size, TILE_HEIGHT, rows),
+                             .width = tile_side(size, TILE_WIDTH, cols),
+                             .kind = kind};
+    assert(sums.dtype == DTYPE_F64 && sums.dim[1] == ceil_div(rows, size) * ceil_div(cols, size));
     cpu_bf16_products(); // decided before there are threads
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads())
-    for (int64_t i = 0; i < sums.dim[0] * down * wide; i++) {
-        const int64_t g = i / wide / down;
-        struct tile t = {.row = i / wide % down * height,
-                         .column = i % wide * width,
-                         .first = offset ? offset[g] : 0};
-        t.rows = min_i64(height, rows - t.row);
-        t.columns = t.ldc = min_i64(width, cols - t.column);
-        t.count = (offset ? offset[g + 1] : dy.dim[0]) - t.first;
-        if (t.count == 0) continue;
-        t.dw = scratch_f32(SCRATCH_C, t.rows * t.ldc);
-        memset(t.dw, 0, (size_t)(t.rows * t.ldc) * sizeof *t.dw);
-        dweight_tile(&t, dy, x);
-        reduce_tile((double *)sums.data + g * sums.dim[1], &t, across, size, kind);
-    }
+    cpu_tasks(sums.dim[0] * ceil_div(rows, s.height) * ceil_div(cols, s.width), true,
+              task_of_scores, &s);
 }
 
 VECTOR_CLONES

@@ -15,6 +15,7 @@ struct share {
     int64_t count, first_group;
     const int32_t *offset; // NULL: one group with all rows
     bool forward;
+    int64_t parts; // of the rows, each a task of its own
 };
 
 static int64_t first_row(const struct share *p, int64_t group)
@@ -111,7 +112,21 @@ static bool same_strip(const struct share *p, int64_t i, int64_t j)
     return a->group == b->group && written(p, a).first == written(p, b).first;
 }
 
-static void run(const struct share *p)
+static void task_of_share(const void *op, int64_t i)
+{
+    const struct share *p = op;
+    const int64_t first = i / p->parts, group = p->block[first].group;
+    const int64_t row = first_row(p, group) + i % p->parts * ROWS;
+    const int64_t rows = min_i64(ROWS, first_row(p, group + 1) - row);
+    if (rows <= 0 || (first && same_strip(p, first - 1, first))) return;
+    int64_t end = first + 1;
+    while (end < p->count && same_strip(p, first, end)) {
+        end++;
+    }
+    run_strip(p, first, end, row, rows);
+}
+
+static void run(struct share *p)
 {
     int64_t most = 0, work = 0;
     for (int64_t i = 0; i < p->count; i++) {
@@ -120,57 +135,54 @@ static void run(const struct share *p)
         most = max_i64(most, rows);
         work += rows * b->rows * b->columns;
     }
-    const int64_t parts = ceil_div(most, ROWS);
+    p->parts = ceil_div(most, ROWS);
     cpu_bf16_products(); // decided before there are threads
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (work > SMALL_WORK * 8)
-    for (int64_t t = 0; t < p->count * parts; t++) {
-        const int64_t first = t / parts, group = p->block[first].group;
-        const int64_t row = first_row(p, group) + t % parts * ROWS;
-        const int64_t rows = min_i64(ROWS, first_row(p, group + 1) - row);
-        if (rows <= 0 || (first && same_strip(p, first - 1, first))) continue;
-        int64_t end = first + 1;
-        while (end < p->count && same_strip(p, first, end)) {
-            end++;
-        }
-        run_strip(p, first, end, row, rows);
-    }
+    cpu_tasks(p->count * p->parts, work > SMALL_WORK * 8, task_of_share, p);
 }
 
 void cpu_blocks_forward(struct tensor y, struct tensor x, struct tensor delta,
                         const struct matrix_blocks *b, struct tensor offsets)
 {
-    const struct share p = {y,   x, delta, b->by_row, b->count, b->first_group, data_i32(offsets),
-                            true};
+    struct share p = {y, x, delta, b->by_row, b->count, b->first_group, data_i32(offsets), true, 0};
     run(&p);
 }
 
 void cpu_blocks_dinput(struct tensor dx, struct tensor dy, struct tensor delta,
                        const struct matrix_blocks *b, struct tensor offsets)
 {
-    const struct share p = {
-        dx, dy, delta, b->by_column, b->count, b->first_group, data_i32(offsets), false};
+    struct share p = {dx,    dy, delta, b->by_column, b->count, b->first_group, data_i32(offsets),
+                      false, 0};
     run(&p);
+}
+
+struct blocks_dweight {
+    struct tensor dvalue, dy, x;
+    const struct matrix_blocks *b;
+    const int32_t *offset;
+};
+
+static void task_of_dweight(const void *op, int64_t i)
+{
+    const struct blocks_dweight *d = op;
+    const struct matrix_block *k = &d->b->by_row[i];
+    const int64_t g = k->group - d->b->first_group, first = d->offset ? d->offset[g] : 0;
+    const struct tile t = {.dw = data_f32(d->dvalue) + k->at,
+                           .ldc = k->columns,
+                           .row = k->row,
+                           .rows = k->rows,
+                           .column = k->column,
+                           .columns = k->columns,
+                           .first = first,
+                           .count = (d->offset ? d->offset[g + 1] : d->dy.dim[0]) - first};
+    if (t.count) dweight_tile(&t, d->dy, d->x);
 }
 
 void cpu_blocks_dweight(struct tensor dvalue, struct tensor dy, struct tensor x,
                         const struct matrix_blocks *b, struct tensor offsets)
 {
-    const int32_t *offset = data_i32(offsets);
+    const struct blocks_dweight d = {dvalue, dy, x, b, data_i32(offsets)};
     cpu_bf16_products(); // decided before there are threads
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (b->count > 1)
-    for (int64_t i = 0; i < b->count; i++) {
-        const struct matrix_block *k = &b->by_row[i];
-        const int64_t g = k->group - b->first_group, first = offset ? offset[g] : 0;
-        const struct tile t = {.dw = data_f32(dvalue) + k->at,
-                               .ldc = k->columns,
-                               .row = k->row,
-                               .rows = k->rows,
-                               .column = k->column,
-                               .columns = k->columns,
-                               .first = first,
-                               .count = (offset ? offset[g + 1] : dy.dim[0]) - first};
-        if (t.count) dweight_tile(&t, dy, x);
-    }
+    cpu_tasks(b->count, b->count > 1, task_of_dweight, &d);
 }
 
 VECTOR_CLONES

@@ -18,6 +18,7 @@ void cpu_configure(int threads, enum cpu_products products)
     settings.threads = threads ? threads : omp_get_num_procs();
     settings.products = products;
     settings.asked = false;
+    cpu_forget_failure();
 }
 
 int cpu_threads(void)

@@ -10,8 +10,19 @@ int cpu_threads(void);
 bool cpu_bf16_products(void);     // products of BF16 operands run in BF16
 bool cpu_bf16_instructions(void); // and the processor multiplies them itself
 
+// Memory may run out within an op: in scratch, and in oneDNN. The task that met it is left where it stands, by a
+// longjmp, and what is attempted later computes nothing: cpu_check says so until cpu_configure. So a task holds
+// nothing that must be given back where memory may run out.
+typedef void (*cpu_task)(const void *op, int64_t i);
+void cpu_attempt(cpu_task task, const void *op, int64_t i); // on the calling thread
+// Tasks 0 to n - 1, taken one by one by the threads; by the calling one alone where it is not worth more.
+void cpu_tasks(int64_t n, bool worth, cpu_task task, const void *op);
+void cpu_out_of_memory(void);        // from now on cpu_check fails
+_Noreturn void cpu_leave_task(void); // the same, within an attempt
+void cpu_forget_failure(void);
+
 // The calling thread's buffer of this use, at least `bytes` long, 64-byte aligned, kept for the next
-// call and freed with the thread. Not zeroed.
+// call and freed with the thread. Not zeroed. Within an attempt.
 enum scratch_use { SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_SUMS, SCRATCH_LIBRARY, SCRATCH_USES };
 void *scratch(enum scratch_use use, size_t bytes);
 static inline float *scratch_f32(enum scratch_use use, int64_t count)

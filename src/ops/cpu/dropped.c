@@ -255,6 +255,30 @@ static int64_t first_row(const struct dropout *d, int64_t group, int64_t rows)
     return group ? rows : 0;
 }
 
+struct dropped {
+    const struct matrices *w;
+    const struct dropout *d;
+    struct tensor u, y, x;
+    int64_t rows, parts; // of a chunk; chunks of a group
+    bool bf16;
+};
+
+static void task_of_dropped(const void *op, int64_t i)
+{
+    const struct dropped *o = op;
+    const int64_t R = o->x.dim[0];
+    struct chunk c = {.w = o->w, .group = i / o->parts, .bf16 = o->bf16};
+    c.first = first_row(o->d, c.group, R) + i % o->parts * o->rows;
+    c.count = min_i64(o->rows, first_row(o->d, c.group + 1, R) - c.first);
+    if (c.count <= 0) return;
+    find(&c, o->d);
+    if (o->u.data) {
+        forward_chunk(&c, o->u, o->y, o->x);
+    } else {
+        dinput_chunk(&c, o->y, o->x);
+    }
+}
+
 // Calls one of the functions above for every chunk of every group; u absent: the backward pass.
 static void run(const struct matrices *w, const struct dropout *d, struct tensor u, struct tensor y,
                 struct tensor x)
@@ -266,21 +290,8 @@ static void run(const struct matrices *w, const struct dropout *d, struct tensor
     for (int64_t g = 0; g < G; g++) {
         most = max_i64(most, first_row(d, g + 1, R) - first_row(d, g, R));
     }
-    const int64_t parts = ceil_div(most, rows);
-#pragma omp parallel for schedule(dynamic, 1)                                                      \
-    num_threads(cpu_threads()) if (R * w->cols > SMALL_WORK)
-    for (int64_t t = 0; t < G * parts; t++) {
-        struct chunk c = {.w = w, .group = t / parts, .bf16 = bf16};
-        c.first = first_row(d, c.group, R) + t % parts * rows;
-        c.count = min_i64(rows, first_row(d, c.group + 1, R) - c.first);
-        if (c.count <= 0) continue;
-        find(&c, d);
-        if (u.data) {
-            forward_chunk(&c, u, y, x);
-        } else {
-            dinput_chunk(&c, y, x);
-        }
-    }
+    const struct dropped o = {w, d, u, y, x, rows, ceil_div(most, rows), bf16};
+    cpu_tasks(G * o.parts, R * w->cols > SMALL_WORK, task_of_dropped, &o);
 }
 
 void cpu_dropped_forward(struct tensor u, struct tensor y, struct tensor x,

@@ -74,28 +74,42 @@ void dweight_tile(const struct tile *b, struct tensor dy, struct tensor x)
     }
 }
 
+struct dweight {
+    const struct matrices *dw;
+    struct tensor dy, x;
+    const int32_t *offset;
+    int64_t down, across;
+};
+
+static void task_of_dweight(const void *op, int64_t i)
+{
+    const struct dweight *d = op;
+    const int64_t g = i / d->across / d->down;
+    struct tile b = {.ldc = d->dw->cols,
+                     .row = i / d->across % d->down * TILE_HEIGHT,
+                     .column = i % d->across * TILE_WIDTH,
+                     .first = d->offset ? d->offset[g] : 0};
+    b.rows = min_i64(TILE_HEIGHT, d->dw->rows - b.row);
+    b.columns = min_i64(TILE_WIDTH, d->dw->cols - b.column);
+    b.count = (d->offset ? d->offset[g + 1] : d->dy.dim[0]) - b.first;
+    if (b.count == 0 || !d->dw->data[g]) return;
+    b.dw = (float *)d->dw->data[g] + b.row * b.ldc + b.column;
+    dweight_tile(&b, d->dy, d->x);
+}
+
 void cpu_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
                         struct tensor offsets)
 {
-    const int64_t R = dy.dim[0], down = ceil_div(dw->rows, TILE_HEIGHT);
-    const int64_t across = ceil_div(dw->cols, TILE_WIDTH);
-    const int32_t *offset = data_i32(offsets);
+    const int64_t R = dy.dim[0];
+    const struct dweight d = {dw,
+                              dy,
+                              x,
+                              data_i32(offsets),
+                              ceil_div(dw->rows, TILE_HEIGHT),
+                              ceil_div(dw->cols, TILE_WIDTH)};
     assert(dw->dtype == DTYPE_F32 && dy.dim[1] == dw->rows && x.dim[1] == dw->cols);
-    assert(offset ? tensor_count(offsets) == dw->groups + 1 : dw->groups == 1 && x.dim[0] == R);
-    const bool worth = R * dw->rows * dw->cols > SMALL_WORK * 8;
+    assert(d.offset ? tensor_count(offsets) == dw->groups + 1 : dw->groups == 1 && x.dim[0] == R);
     cpu_bf16_products(); // decided before there are threads
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
-    for (int64_t i = 0; i < dw->groups * down * across; i++) {
-        const int64_t g = i / across / down;
-        struct tile b = {.ldc = dw->cols,
-                         .row = i / across % down * TILE_HEIGHT,
-                         .column = i % across * TILE_WIDTH,
-                         .first = offset ? offset[g] : 0};
-        b.rows = min_i64(TILE_HEIGHT, dw->rows - b.row);
-        b.columns = min_i64(TILE_WIDTH, dw->cols - b.column);
-        b.count = (offset ? offset[g + 1] : R) - b.first;
-        if (b.count == 0 || !dw->data[g]) continue;
-        b.dw = (float *)dw->data[g] + b.row * b.ldc + b.column;
-        dweight_tile(&b, dy, x);
-    }
+    cpu_tasks(dw->groups * d.down * d.across, R * dw->rows * dw->cols > SMALL_WORK * 8,
+              task_of_dweight, &d);
 }

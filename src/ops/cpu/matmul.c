@@ -249,18 +249,25 @@ static bool find_task(struct task *t, const struct bank_product *p, int64_t i, i
     return t->rows > 0;
 }
 
+struct run {
+    const struct bank_product *p;
+    int64_t parts, width;
+};
+
+static void task_of_run(const void *op, int64_t i)
+{
+    const struct run *r = op;
+    struct task t;
+    if (find_task(&t, r->p, i, r->parts, r->width)) run_task(r->p, &t);
+}
+
 static void run(const struct bank_product *p)
 {
-    const int64_t most = most_rows(p), parts = ceil_div(most, ROWS);
-    const int64_t width = most <= few_rows(p) ? FEW_COLUMNS : COLUMNS;
-    const int64_t tasks = p->w->groups * parts * ceil_div(p->columns, width);
-    const bool worth = p->y.dim[0] * p->columns * p->depth > SMALL_WORK * 8;
+    const int64_t most = most_rows(p);
+    const struct run r = {p, ceil_div(most, ROWS), most <= few_rows(p) ? FEW_COLUMNS : COLUMNS};
     cpu_bf16_products(); // decided before there are threads
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
-    for (int64_t i = 0; i < tasks; i++) {
-        struct task t;
-        if (find_task(&t, p, i, parts, width)) run_task(p, &t);
-    }
+    cpu_tasks(p->w->groups * r.parts * ceil_div(p->columns, r.width),
+              p->y.dim[0] * p->columns * p->depth > SMALL_WORK * 8, task_of_run, &r);
 }
 
 static void check(const struct bank_product *p, struct tensor offsets)
@@ -299,30 +306,39 @@ void cpu_matmul_dinput(struct tensor dx, struct tensor dy, const struct matrices
     check(&p, offsets);
 }
 
+struct multiply {
+    struct tensor y;
+    const struct matrices *w, *a;
+    int64_t parts, blocks;
+};
+
+static void task_of_multiply(const void *op, int64_t i)
+{
+    const struct multiply *m = op;
+    const struct matrices *w = m->w, *a = m->a;
+    const int64_t g = i / m->blocks / m->parts;
+    const struct bank_product p = {
+        .y = tensor_rows(m->y, g * w->rows, w->rows),
+        .x = tensor_2d(w->data[g], w->dtype, w->rows, w->cols),
+        .w = a,
+        .columns = a->rows,
+        .depth = a->cols,
+        .transposed = true,
+    };
+    struct task t = {
+        .group = g, .row = i / m->blocks % m->parts * ROWS, .column = i % m->blocks * COLUMNS};
+    t.rows = min_i64(ROWS, w->rows - t.row);
+    t.columns = min_i64(COLUMNS, a->rows - t.column);
+    run_task(&p, &t);
+}
+
 // Each W_g plays the rows of a product with A_g.
 void cpu_matrices_multiply(struct tensor y, const struct matrices *w, const struct matrices *a)
 {
-    const int64_t parts = ceil_div(w->rows, ROWS), blocks = ceil_div(a->rows, COLUMNS);
-    const int64_t tasks = w->groups * parts * blocks;
+    const struct multiply m = {y, w, a, ceil_div(w->rows, ROWS), ceil_div(a->rows, COLUMNS)};
     assert(y.dtype == DTYPE_F32 && a->groups == w->groups && a->cols == w->cols);
     assert(y.dim[0] == w->groups * w->rows && y.dim[1] == a->rows);
-    const bool worth = y.dim[0] * a->rows * w->cols > SMALL_WORK * 8;
     cpu_bf16_products(); // decided before there are threads
-#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
-    for (int64_t i = 0; i < tasks; i++) {
-        const int64_t g = i / blocks / parts;
-        const struct bank_product p = {
-            .y = tensor_rows(y, g * w->rows, w->rows),
-            .x = tensor_2d(w->data[g], w->dtype, w->rows, w->cols),
-            .w = a,
-            .columns = a->rows,
-            .depth = a->cols,
-            .transposed = true,
-        };
-        struct task t = {
-            .group = g, .row = i / blocks % parts * ROWS, .column = i % blocks * COLUMNS};
-        t.rows = min_i64(ROWS, w->rows - t.row);
-        t.columns = min_i64(COLUMNS, a->rows - t.column);
-        run_task(&p, &t);
-    }
+    cpu_tasks(w->groups * m.parts * m.blocks, y.dim[0] * a->rows * w->cols > SMALL_WORK * 8,
+              task_of_multiply, &m);
 }

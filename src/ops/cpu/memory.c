@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -19,10 +20,47 @@ static size_t mapped_size(size_t bytes)
     return (bytes + PAGE) / PAGE * PAGE; // never 0
 }
 
+static _Atomic bool failed;
+static _Thread_local jmp_buf *end_of_task; // of the attempt that runs; NULL: none
+
 bool cpu_check(struct error *err)
 {
-    (void)err;
-    return true; // what fails on a CPU ends the process
+    return !failed || fail(err, "no memory for the scratch space of a computation");
+}
+
+void cpu_out_of_memory(void)
+{
+    failed = true;
+}
+
+void cpu_forget_failure(void)
+{
+    failed = false;
+}
+
+void cpu_leave_task(void)
+{
+    failed = true;
+    assert(end_of_task);
+    longjmp(*end_of_task, 1);
+}
+
+void cpu_attempt(cpu_task task, const void *op, int64_t i)
+{
+    if (failed) return;
+    jmp_buf here, *const outer = end_of_task;
+    end_of_task = &here;
+    if (!setjmp(here)) task(op, i);
+    end_of_task = outer;
+}
+
+void cpu_tasks(int64_t n, bool worth, cpu_task task, const void *op)
+{
+    if (failed) return;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads()) if (worth)
+    for (int64_t i = 0; i < n; i++) {
+        cpu_attempt(task, op, i);
+    }
 }
 
 // Address space that is taken besides what is asked for, by products (their code, packed blocks) and by each
@@ -153,7 +191,7 @@ void *scratch(enum scratch_use use, size_t bytes)
     pthread_setspecific(at_thread_exit, blocks);
     cpu_release(b->data, b->size);
     *b = (struct scratch_block){cpu_allocate(bytes), bytes};
-    // A few MB that cannot be had are the end: an op has no way to fail, and a wrong result is worse.
-    if (!b->data) abort();
-    return b->data;
+    if (b->data) return b->data;
+    *b = (struct scratch_block){0};
+    cpu_leave_task();
 }

@@ -7,13 +7,120 @@
 #include "ops/cpu/dropped.h"
 
 #include <assert.h>
+#include <dlfcn.h>
+#include <errno.h>
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
+enum { SIDE = 128, HEAP_BLOCKS = 64, HEAP_BLOCK = 64 << 10, EXECUTE_ROOM = 32 << 10 };
+
 static int library_threads = 1; // of one call
+
+// oneDNN says by a status that memory ran out, or chooses another kernel in silence, or throws what C cannot catch.
+// errno shows the second. Against the third its operator new asks us before it throws, and we leave the task; what
+// it was about stays half done, so it is not called any more.
+static _Thread_local bool inside;
+static _Atomic bool broken;
+typedef void (*new_handler)(void);
+static new_handler (*set_new_handler)(new_handler); // the C++ library's
+static new_handler others;
+
+static void no_memory_for_new(void)
+{
+    if (!inside) { // not in our call: as if we were not there
+        set_new_handler(others);
+        return;
+    }
+    inside = false;
+    broken = true;
+    cpu_leave_task();
+}
+
+static dnnl_status_t multiply(const struct product *p, float scale)
+{
+    return dnnl_sgemm(p->transposed_a ? 'T' : 'N', p->transposed_b ? 'T' : 'N', p->m, p->n, p->k,
+                      scale, p->a, p->lda, p->b, p->ldb, p->accumulate ? 1.0f : 0.0f, p->c, p->ldc);
+}
+
+// Every kind of F32 product once: the library makes their kernels then, some for one row or column alone.
+static void make_kernels(float *c, const float *a)
+{
+    static const int64_t sizes[][3] = {{1, 8, 8}, {8, 1, 8}, {8, 8, 8}, {SIDE, SIDE, SIDE}};
+    for (unsigned i = 0; i < 64; i++) {
+        const int64_t *size = sizes[i / 16];
+        const struct product p = {.m = size[0],
+                                  .n = size[1],
+                                  .k = size[2],
+                                  .a = a,
+                                  .b = a,
+                                  .c = c,
+                                  .lda = SIDE,
+                                  .ldb = SIDE,
+                                  .ldc = SIDE,
+                                  .transposed_a = i & 1,
+                                  .transposed_b = i & 2,
+                                  .accumulate = i & 4};
+        multiply(&p, i & 8 ? 0.5f : 1.0f);
+    }
+}
+
+// oneDNN 2.6 does not survive that memory runs out while it makes kernels (it uses what it was not given). So the
+// heap has memory for them before they are made: in pieces, which it keeps when they are freed. False: there is none.
+static bool fill_heap(void)
+{
+    void *block[HEAP_BLOCKS];
+    int n = 0;
+    while (n < HEAP_BLOCKS && (block[n] = mem_alloc(HEAP_BLOCK))) {
+        n++;
+    }
+    for (int i = 0; i < n; i++) { // the last one last: it holds the others' place in the heap
+        mem_free(block[i]);
+    }
+    return n == HEAP_BLOCKS;
+}
+
+static bool prepare_kernels(void)
+{
+    float *a = mem_zalloc(SIDE * SIDE, sizeof *a), *c = mem_zalloc(SIDE * SIDE, sizeof *c);
+    const bool ok = a && c && fill_heap();
+    if (ok) make_kernels(c, a);
+    mem_free(a);
+    mem_free(c);
+    return ok;
+}
+
+static bool prepare_library(void)
+{
+    static pthread_mutex_t preparing = PTHREAD_MUTEX_INITIALIZER;
+    static bool done;
+    pthread_mutex_lock(&preparing);
+    if (!set_new_handler) {
+        *(void **)&set_new_handler = dlsym(RTLD_DEFAULT, "_ZSt15set_new_handlerPFvvE");
+        if (set_new_handler) others = set_new_handler(no_memory_for_new);
+    }
+    if (!done) done = prepare_kernels();
+    const bool ok = done;
+    pthread_mutex_unlock(&preparing);
+    return ok;
+}
+
+static void enter_library(void)
+{
+    static _Atomic bool prepared;
+    if (!prepared && !(prepared = prepare_library())) cpu_leave_task();
+    if (broken) cpu_leave_task();
+    inside = true;
+    errno = 0;
+}
+
+// False where memory ran out.
+static bool leave_library(void)
+{
+    inside = false;
+    return errno != ENOMEM;
+}
 
 void product_threads(int threads)
 {
@@ -25,10 +132,9 @@ void product_f32(const struct product *p, float scale)
     if (p->m == 0 || p->n == 0) return;
     // Inside the caller's parallel region only; also where that has one thread.
     omp_set_num_threads(library_threads);
-    const dnnl_status_t status =
-        dnnl_sgemm(p->transposed_a ? 'T' : 'N', p->transposed_b ? 'T' : 'N', p->m, p->n, p->k,
-                   scale, p->a, p->lda, p->b, p->ldb, p->accumulate ? 1.0f : 0.0f, p->c, p->ldc);
-    if (status != dnnl_success) abort(); // out of memory for its packed blocks
+    enter_library();
+    const dnnl_status_t status = multiply(p, scale);
+    if (!leave_library() || status != dnnl_success) cpu_leave_task(); // for its packed blocks
 }
 
 // What a BF16 product is made for; compared as bytes, so every field is 8 bytes wide.
@@ -100,6 +206,14 @@ static bool append_sum(dnnl_post_ops_t ops)
 }
 #endif
 
+static void unmake(struct made *m)
+{
+    dnnl_primitive_destroy(m->primitive);
+    dnnl_primitive_desc_destroy(m->description);
+    m->primitive = NULL;
+    m->description = NULL;
+}
+
 static bool make(struct made *m)
 {
     omp_set_num_threads(
@@ -138,7 +252,22 @@ static size_t bucket_of(const struct shape *s)
     return hash % BUCKETS;
 }
 
-// The product of this shape, made at its first use; NULL if the library has none.
+// m->primitive stays NULL if the library has none, or no memory.
+static void try_to_make(const void *made, int64_t i)
+{
+    struct made *m = *(struct made *const *)made;
+    (void)i;
+    if (!fill_heap()) cpu_leave_task();
+    enter_library();
+    const bool ok = make(m);
+    if (!ok) unmake(m);
+    if (!leave_library()) {
+        unmake(m); // perhaps not the kernel that it is elsewhere
+        cpu_leave_task();
+    }
+}
+
+// The product of this shape, made at its first use; NULL if the library has none, or no memory.
 static const struct made *find(const struct shape *s)
 {
     struct made **bucket = &buckets[bucket_of(s)];
@@ -147,9 +276,12 @@ static const struct made *find(const struct shape *s)
     while (m && memcmp(&m->shape, s, sizeof *s) != 0) {
         m = m->next;
     }
-    if (!m && (m = mem_zalloc(1, sizeof *m)) != NULL) {
+    if (!m && !(m = mem_zalloc(1, sizeof *m))) {
+        cpu_out_of_memory();
+    } else if (!m->primitive) {
         m->shape = *s;
-        if (make(m)) {
+        cpu_attempt(try_to_make, &m, 0);
+        if (m->primitive) {
             m->next = *bucket;
             *bucket = m;
         } else {
@@ -173,6 +305,10 @@ static bool execute(const struct made *m, const struct product *p)
                               {DNNL_ARG_SCRATCHPAD, NULL}};
     const int count = m->workspace ? 4 : 3;
     dnnl_stream_t stream = NULL;
+    void *room = mem_alloc(EXECUTE_ROOM); // as fill_heap, for the few objects of a call
+    if (!room) cpu_leave_task();
+    mem_free(room);
+    enter_library();
     bool ok = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) == dnnl_success;
     for (int i = 0; ok && i < count; i++) {
         const layout md = dnnl_primitive_desc_query_md(m->description, query[i], 0);
@@ -184,7 +320,7 @@ static bool execute(const struct made *m, const struct product *p)
         dnnl_memory_destroy(args[i].memory);
     }
     dnnl_stream_destroy(stream);
-    return ok;
+    return leave_library() && ok;
 }
 
 void product_bf16(const struct product *p)
@@ -196,7 +332,7 @@ void product_bf16(const struct product *p)
         p->m,          p->n,        p->k, p->lda, p->ldb, p->ldc, p->transposed_a, p->transposed_b,
         p->accumulate, p->c_is_bf16};
     const struct made *m = find(&s);
-    if (!m || !execute(m, p)) abort(); // tried at the start by product_bf16_works: out of memory
+    if (!m || !execute(m, p)) cpu_leave_task(); // tried at the start by product_bf16_works
 }
 
 bool product_bf16_works(void)

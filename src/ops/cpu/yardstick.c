@@ -5,6 +5,15 @@
 
 #include <assert.h>
 
+static void multiply(const void *product, int64_t is_bf16)
+{
+    if (is_bf16) {
+        product_bf16(product);
+    } else {
+        product_f32(product, 1);
+    }
+}
+
 bool cpu_library_product(struct tensor y, struct tensor x, struct tensor w)
 {
     const bool bf16 = x.dtype == DTYPE_BF16;
@@ -24,11 +33,7 @@ bool cpu_library_product(struct tensor y, struct tensor x, struct tensor w)
         .c_is_bf16 = bf16,
     };
     product_threads(cpu_threads());
-    if (bf16) {
-        product_bf16(&p);
-    } else {
-        product_f32(&p, 1);
-    }
+    cpu_attempt(multiply, &p, bf16);
     product_threads(1);
     return true;
 }
