@@ -101,18 +101,21 @@ bool dir_discard(const char *path, struct error *err)
            dir_remove(old, err);
 }
 
-bool dir_writable(const char *path)
+bool dir_writable(const char *path, struct error *err)
 {
     char at[4096];
-    if (strlen(path) >= sizeof at) return false;
+    if (strlen(path) >= sizeof at) return fail(err, "%s: path too long", path);
     snprintf(at, sizeof at, "%s", path);
     struct stat st;
     while (stat(at, &st) != 0) {
         char above[4096];
-        if (errno != ENOENT) return false;
         path_parent(above, sizeof above, at);
-        if (!strcmp(above, at)) return false;
+        if (errno != ENOENT || !strcmp(above, at)) {
+            return fail(err, "%s: not a folder that can be written: %s", path, strerror(errno));
+        }
         snprintf(at, sizeof at, "%s", above);
     }
-    return S_ISDIR(st.st_mode) && access(at, W_OK | X_OK) == 0;
+    if (S_ISDIR(st.st_mode) && access(at, W_OK | X_OK) == 0) return true;
+    return fail(err, "%s: not a folder that can be written: %s", path,
+                S_ISDIR(st.st_mode) ? strerror(errno) : "it is a file");
 }

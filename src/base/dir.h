@@ -19,4 +19,5 @@ bool dir_commit(const char *to, const char *from, struct error *err);
 bool dir_replace(const char *to, const char *from, struct error *err);
 // Removes what is there, a folder by moving it aside first: under its name it is whole or gone.
 bool dir_discard(const char *path, struct error *err);
-bool dir_writable(const char *path); // or, where it does not exist, its nearest parent
+// Or, where it does not exist, its nearest parent.
+bool dir_writable(const char *path, struct error *err);

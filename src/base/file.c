@@ -2,6 +2,7 @@
 // is not an error.
 #include "base/file.h"
 
+#include "base/calls.h"
 #include "base/mem.h"
 
 #include <dirent.h>
@@ -9,7 +10,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -20,7 +20,7 @@ enum { WRITE_BUFFER = 1 << 20, LOCK_TRIES = 3, LOCK_PAUSE = 10000 }; // microsec
 // O_NONBLOCK: opening a FIFO must not hang; it is refused right after.
 static bool open_and_stat(int *fd, struct stat *st, const char *path, struct error *err)
 {
-    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    *fd = open_call(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
     if (*fd < 0) return fail(err, "%s: cannot open: %s", path, strerror(errno));
     if (fstat(*fd, st) != 0) {
         fail(err, "%s: %s", path, strerror(errno));
@@ -173,7 +173,7 @@ bool file_writer_open(struct file_writer *w, const char *path, struct error *err
         return fail(err, "%s: no memory", path);
     }
     unlink(w->temporary); // what a kill left; or a link or FIFO, which must not be written through
-    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    w->fd = open_call(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (w->fd >= 0) return true;
     fail(err, "%s: cannot create: %s", w->temporary, strerror(errno));
     w->temporary[0] = 0;
@@ -187,6 +187,7 @@ static bool write_out(struct file_writer *w, const char *bytes, size_t n, struct
         const ssize_t put = write(w->fd, bytes, n);
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return fail(err, "%s: cannot write: %s", w->temporary, strerror(errno));
+        if (put == 0) return fail(err, "%s: cannot write: 0 of %zu bytes taken", w->temporary, n);
         bytes += put;
         n -= (size_t)put;
     }
@@ -221,8 +222,8 @@ bool file_writer_commit(struct file_writer *w, struct error *err)
 {
     bool ok = write_out(w, w->buffer, w->buffered, err);
     w->buffered = 0;
-    if (ok && fsync(w->fd) != 0) ok = fail(err, "%s: fsync: %s", w->temporary, strerror(errno));
-    if (close(w->fd) != 0 && ok) ok = fail(err, "%s: close: %s", w->temporary, strerror(errno));
+    if (ok && !fsync_call(w->fd)) ok = fail(err, "%s: fsync: %s", w->temporary, strerror(errno));
+    if (!close_call(w->fd) && ok) ok = fail(err, "%s: close: %s", w->temporary, strerror(errno));
     w->fd = -1;
     if (ok && rename(w->temporary, w->path) != 0) {
         ok = fail(err, "%s: cannot rename: %s", w->temporary, strerror(errno));
@@ -305,15 +306,15 @@ bool dir_make(const char *path, struct error *err)
         if (!c) break;
     }
     struct stat st;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return true;
-    return fail(err, "%s: exists and is not a folder", path);
+    if (stat(path, &st) != 0) return fail(err, "%s: %s", path, strerror(errno));
+    return S_ISDIR(st.st_mode) || fail(err, "%s: exists and is not a folder", path);
 }
 
 bool dir_sync(const char *path, struct error *err)
 {
-    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int fd = open_call(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0) return fail(err, "%s: cannot open folder: %s", path, strerror(errno));
-    const bool ok = fsync(fd) == 0 || errno == EINVAL; // some file systems cannot sync a folder
+    const bool ok = fsync_call(fd) || errno == EINVAL; // some file systems cannot sync a folder
     if (!ok) fail(err, "%s: fsync: %s", path, strerror(errno));
     close(fd);
     return ok;
@@ -326,12 +327,13 @@ static bool remove_contents(const char *path, int depth, struct error *err)
     DIR *d = opendir(path);
     if (!d) return fail(err, "%s: cannot open folder: %s", path, strerror(errno));
     bool ok = depth < 64 || fail(err, "%s: nested too deep", path);
-    for (struct dirent *e = NULL; ok && (e = readdir(d));) {
+    for (struct dirent *e = NULL; ok && (errno = 0, e = readdir(d));) {
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
         char child[4096];
         ok = path_join(child, sizeof child, path, e->d_name, err) &&
              remove_entry(child, depth + 1, err);
     }
+    if (ok && errno) ok = fail(err, "%s: cannot read folder: %s", path, strerror(errno));
     closedir(d);
     return ok;
 }
@@ -354,7 +356,7 @@ bool dir_remove(const char *path, struct error *err)
 bool file_exists(const char *path)
 {
     struct stat st;
-    return lstat(path, &st) == 0;
+    return lstat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 int64_t disk_free(const char *path)
@@ -375,13 +377,19 @@ bool dir_lock(int *fd, const char *dir, struct error *err)
 {
     char path[4096];
     if (!path_join(path, sizeof path, dir, ".lock", err)) return false;
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    *fd = open_call(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (*fd < 0) return fail(err, "%s: cannot open: %s", path, strerror(errno));
     for (int i = 0; i < LOCK_TRIES; i++) { // dir_locked() has it for an instant
-        if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return true;
+        if (flock_call(*fd, LOCK_EX | LOCK_NB)) return true;
+        if (errno != EWOULDBLOCK) break;
         usleep(LOCK_PAUSE);
+        errno = EWOULDBLOCK;
     }
-    fail(err, "%s: another run is using this folder", dir);
+    if (errno != EWOULDBLOCK) {
+        fail(err, "%s: cannot lock: %s", path, strerror(errno));
+    } else {
+        fail(err, "%s: another run is using this folder", dir);
+    }
     close(*fd);
     *fd = -1;
     return false;
@@ -391,9 +399,9 @@ bool dir_locked(const char *dir)
 {
     char path[4096];
     if (!path_join(path, sizeof path, dir, ".lock", NULL)) return false;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    const int fd = open_call(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
     if (fd < 0) return false;
-    const bool locked = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    const bool locked = !flock_call(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
     close(fd);
     return locked;
 }

@@ -51,8 +51,8 @@ bool path_is_plain_name(const char *name); // no '/', not ".", "..", or empty: s
 bool dir_make(const char *path, struct error *err); // like mkdir -p, and synced
 bool dir_sync(const char *path, struct error *err);
 bool dir_remove(const char *path, struct error *err); // with all that is in it; no links followed
-bool file_exists(
-    const char *path); // a name that is there; a link to nothing, too: opening it says so
+// A name that is there (a link to nothing, too), or cannot be asked for: who opens it then learns why.
+bool file_exists(const char *path);
 int64_t
 disk_free(const char *path); // bytes available in path's (or its parent's) file system; -1 unknown
 

@@ -61,7 +61,8 @@ static bool is_side_file(const char *dir, const char *name, int64_t *bytes)
     struct stat st;
     if (is_weights(name) || !strcmp(name, ".lock")) return false;
     if (!path_join(path, sizeof path, dir, name, NULL)) return false;
-    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return false;
+    if (stat(path, &st) != 0) return errno != ENOENT && errno != ELOOP; // its copy says why
+    if (!S_ISREG(st.st_mode)) return false;
     *bytes = st.st_size;
     if (st.st_size <= side_file_limit) return true;
     log_warning("%s: not copied, it is larger than %" PRId64 " MB", path,

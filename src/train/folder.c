@@ -101,7 +101,7 @@ static bool is_free(const char *out, bool resume, bool overwrite, struct error *
     bool holds = false;
     char found[256] = "";
     if (resume && overwrite) return fail(err, "resume and overwrite exclude each other");
-    if (!dir_writable(out)) return fail(err, "%s: not a folder that can be written", out);
+    if (!dir_writable(out, err)) return false;
     if (!holds_run(out, found, &holds, err)) return false;
     if (!holds || resume || overwrite) return true;
     return fail(err,

@@ -22,7 +22,7 @@ int moetune_main(int argc, char **argv);
 #include <sanitizer/lsan_interface.h>
 #endif
 
-enum { ATTEMPT_SECONDS = 60, KINDS_KEPT = 1 << 16, KEPT = 64 };
+enum { ATTEMPT_SECONDS = 20, KINDS_KEPT = 1 << 16, KEPT = 64 };
 
 struct attempt {
     int status; // of the program; -1: a signal ended it

@@ -225,7 +225,7 @@ WITHOUT_FAULTS(dnnl_primitive_execute)
 // ---- system calls
 
 enum { FILES = 1024 };
-static bool writers[FILES]; // descriptors opened for writing
+static bool writers[FILES]; // opened for writing; not to append, which is synced whenever it counts
 
 INTERPOSED void *mmap(void *at, size_t size, int access, int flags, int fd, off_t offset)
 {
@@ -248,7 +248,7 @@ INTERPOSED int open(const char *path, int flags, ...)
     va_end(args);
     if (fault_now(CALL_OPEN)) return -1;
     const int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-    if (fd >= 0 && fd < FILES) writers[fd] = (flags & O_ACCMODE) == O_WRONLY;
+    if (fd >= 0 && fd < FILES) writers[fd] = (flags & (O_ACCMODE | O_APPEND)) == O_WRONLY;
     return fd;
 }
 
