@@ -353,6 +353,14 @@ bool dir_remove(const char *path, struct error *err)
     return remove_entry(path, 0, err);
 }
 
+bool file_look(bool *there, const char *path, struct error *err)
+{
+    struct stat st;
+    *there = stat(path, &st) == 0;
+    return *there || errno == ENOENT || errno == ENOTDIR ||
+           fail(err, "%s: %s", path, strerror(errno));
+}
+
 bool file_exists(const char *path)
 {
     struct stat st;

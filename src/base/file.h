@@ -51,6 +51,8 @@ bool path_is_plain_name(const char *name); // no '/', not ".", "..", or empty: s
 bool dir_make(const char *path, struct error *err); // like mkdir -p, and synced
 bool dir_sync(const char *path, struct error *err);
 bool dir_remove(const char *path, struct error *err); // with all that is in it; no links followed
+// Is there something of this name? False: it cannot be known, and why.
+bool file_look(bool *there, const char *path, struct error *err);
 // A name that is there (a link to nothing, too), or cannot be asked for: who opens it then learns why.
 bool file_exists(const char *path);
 int64_t

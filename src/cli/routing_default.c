@@ -102,10 +102,11 @@ bool routing_settle(struct options *o, struct error *err)
     // bench makes a folder of its own; experts may read logs alone
     if (!option_find(o->command, "model") || !config->model) return true;
     const struct checkpoint *opened = checkpoint_open(&c, config->model, NULL) ? &c : NULL;
-    routing_options_source(&whole, config->adapter, config->model, opened);
+    bool ok = routing_options_source(&whole, config->adapter, config->model, opened, err);
     f.dir = whole.source.dir;
-    const bool ok = settle(o, &f, &whole.source, err);
-    routing_options_source(&config->routing_options, config->adapter, config->model, opened);
+    ok = ok && settle(o, &f, &whole.source, err) &&
+         routing_options_source(&config->routing_options, config->adapter, config->model, opened,
+                                err);
     config->routing_options.source.checkpoint = NULL; // what is there stays known
     checkpoint_close(&c);
     return ok;

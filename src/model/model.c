@@ -257,9 +257,9 @@ static bool find_state(struct model *m, struct error *err)
     const struct model_setup *s = &m->setup;
     const bool other = s->state_dir && strcmp(s->state_dir, s->dir) != 0;
     if (other && !checkpoint_open(&m->state_checkpoint, s->state_dir, err)) return false;
-    routing_options_source(&m->setup.routing_options, s->adapter, other ? s->state_dir : s->dir,
-                           other ? &m->state_checkpoint : &m->checkpoint);
-    return true;
+    return routing_options_source(&m->setup.routing_options, s->adapter,
+                                  other ? s->state_dir : s->dir,
+                                  other ? &m->state_checkpoint : &m->checkpoint, err);
 }
 
 static bool open_parts(struct model *m, struct error *err)

@@ -19,13 +19,17 @@ const struct routing_stated stated_condenser_preset = {
 const struct routing_stated stated_condenser_gate = {
     "condenser_gate", offsetof(struct routing_options, condenser_gate), condenser_gate_names};
 
-void routing_options_source(struct routing_options *r, const char *adapter, const char *dir,
-                            const struct checkpoint *c)
+bool routing_options_source(struct routing_options *r, const char *adapter, const char *dir,
+                            const struct checkpoint *c, struct error *err)
 {
-    if (adapter) routing_source_find(&r->source, adapter, NULL);
-    if (!adapter || !(r->source.bias || r->source.experts)) routing_source_find(&r->source, dir, c);
+    if (adapter && !routing_source_find(&r->source, adapter, NULL, err)) return false;
+    if ((!adapter || !(r->source.bias || r->source.experts)) &&
+        !routing_source_find(&r->source, dir, c, err)) {
+        return false;
+    }
     if (r->bias_file) r->source.bias = false;
     if (r->bias_file || r->condenser_experts) r->source.experts = false;
+    return true;
 }
 
 static int *field_of(struct routing_options *o, const struct routing_stated *s)
@@ -105,7 +109,7 @@ bool routing_described(const struct routing **out, struct routing_options *o, bo
     char path[SOURCE_PATH];
     *out = NULL;
     if (!path_join(path, sizeof path, s->dir, routing_json_name, err)) return false;
-    *described = file_exists(path);
+    if (!file_look(described, path, err)) return false;
     if (*described) {
         json_t *file = json_parse_file(path, FILE_LIMIT, err);
         const bool ok = file && read_description(out, o, file, path, err);

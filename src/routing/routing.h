@@ -71,8 +71,8 @@ struct routing_options {
 
 // Looks for the state in an adapter's folder (NULL: none) and, where that holds none, in the model's.
 // --bias-file beats all of it, --condenser-experts its condensers.
-void routing_options_source(struct routing_options *r, const char *adapter, const char *dir,
-                            const struct checkpoint *c);
+bool routing_options_source(struct routing_options *r, const char *adapter, const char *dir,
+                            const struct checkpoint *c, struct error *err);
 
 // An option that changes what a forward pass computes with a given state: it travels with the state, in
 // routing.json, under its name on the command line (in snake_case). Each is an int with named values.

@@ -62,22 +62,30 @@ static bool has_tensors(const struct routing_source *s, const struct state_tenso
     return false;
 }
 
-static bool is_there(const char *dir, const char *name)
+// *name: the file's, or NULL where it is not there.
+static bool look(const char **name, const char *dir, const char *file, struct error *err)
 {
     char path[SOURCE_PATH];
-    return path_join(path, sizeof path, dir, name, NULL) && file_exists(path);
+    bool there = false;
+    const bool ok = path_join(path, sizeof path, dir, file, err) && file_look(&there, path, err);
+    *name = there ? file : NULL;
+    return ok;
 }
 
-void routing_source_find(struct routing_source *s, const char *dir, const struct checkpoint *c)
+bool routing_source_find(struct routing_source *s, const char *dir, const struct checkpoint *c,
+                         struct error *err)
 {
+    const char *gates;
     *s = (struct routing_source){.dir = dir, .checkpoint = c};
-    if (is_there(dir, bias_states_name)) s->bias_file = bias_states_name;
+    if (!look(&s->bias_file, dir, bias_states_name, err)) return false;
     for (int i = 0; i < EXPERTS_FILES && !s->experts_file; i++) {
-        if (is_there(dir, experts_files[i])) s->experts_file = experts_files[i];
+        if (!look(&s->experts_file, dir, experts_files[i], err)) return false;
     }
     s->bias = s->bias_file || has_tensors(s, &bias_tensor);
     s->experts = s->experts_file || has_tensors(s, &experts_tensor);
-    s->gates = is_there(dir, condenser_gates_name);
+    if (!look(&gates, dir, condenser_gates_name, err)) return false;
+    s->gates = gates != NULL;
+    return true;
 }
 
 bool routing_source_owns_file(const char *name)

@@ -20,7 +20,9 @@ enum { SOURCE_PATH = 4096 };
 extern const char routing_json_name[], bias_states_name[], experts_records_name[],
     condenser_gates_name[];
 
-void routing_source_find(struct routing_source *s, const char *dir, const struct checkpoint *c);
+// False: whether a file is there cannot be known.
+bool routing_source_find(struct routing_source *s, const char *dir, const struct checkpoint *c,
+                         struct error *err);
 // Files and tensors that hold a routing's state, so that an export of other weights must not copy them.
 bool routing_source_owns_file(const char *name);
 bool routing_source_owns_tensor(const char *name, const struct model_config *c);

@@ -424,8 +424,8 @@ static bool load_routing(const char *path, const struct saved *what, struct erro
 {
     struct routing_source from;
     if (!what->routing_state || !what->routing->load) return true;
-    routing_source_find(&from, path, NULL);
-    return what->routing->load(what->routing_state, &from, err);
+    return routing_source_find(&from, path, NULL, err) &&
+           what->routing->load(what->routing_state, &from, err);
 }
 
 bool run_checkpoint_routing(const char *path, const struct manifest *manifest,

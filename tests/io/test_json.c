@@ -157,6 +157,45 @@ static void survives_every_failed_allocation(void **state)
     json_decref(value);
 }
 
+// Once, not for ever: a lexer that goes on has lost a byte of the token, which may be its last.
+static void a_token_loses_no_byte(void **state)
+{
+    (void)state;
+    struct error err;
+    char text[400] = "[1234567890123456789, \"";
+    memset(text + strlen(text), 'x', 200);
+    strcpy(text + strlen(text), "\"]");
+    json_t *value = NULL, *whole = parse(text, &err);
+    for (int64_t n = 1; n < 40; n++) {
+        mem_fail_at(n, false);
+        value = parse(text, &err);
+        mem_fail_at(0, false);
+        if (value) assert_true(json_equal(value, whole));
+        if (!value) assert_non_null(strstr(err.msg, "no memory"));
+        json_decref(value);
+    }
+    assert_non_null(value);
+    json_decref(whole);
+}
+
+static void a_lost_part_is_not_left_out_of_a_text(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    for (int64_t n = 1; !text; n++) {
+        json_t *o = json_object();
+        mem_fail_at(n, false);
+        json_object_set_new(o, "a", json_string("b")); // unchecked, as who builds many does
+        json_object_set_new(o, "c", json_integer(1));
+        text = json_text(o, JSON_COMPACT);
+        mem_fail_at(0, false);
+        json_decref(o);
+        assert_true(n < 40);
+    }
+    assert_string_equal(text, "{\"a\":\"b\",\"c\":1}");
+    mem_free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +205,8 @@ int main(void)
         cmocka_unit_test(reads_typed_members),
         cmocka_unit_test(files_are_written_and_read),
         cmocka_unit_test(survives_every_failed_allocation),
+        cmocka_unit_test(a_token_loses_no_byte),
+        cmocka_unit_test(a_lost_part_is_not_left_out_of_a_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -366,7 +366,7 @@ static void state_travels_in_files(void **state)
         s.routing_options.bias_file = NULL;
         parity_model(&again, &s);
         struct routing_source from;
-        routing_source_find(&from, path, NULL);
+        routing_source_find(&from, path, NULL, NULL);
         check_ok(s.routing->load(again.routing_state, &from, &err), &err);
         model_forward(&m, &p.batch[0], NULL, false);
         model_forward(&again, &p.batch[0], NULL, false);

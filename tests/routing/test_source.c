@@ -276,7 +276,7 @@ static void tensors_are_a_state(void **state)
         struct condensers set = {0};
         char where[SOURCE_PATH];
         tensor_file(&c, t, 4);
-        routing_source_find(&s, dir(), &c);
+        routing_source_find(&s, dir(), &c, NULL);
         assert_true(s.bias && s.experts && !s.bias_file && !s.experts_file);
         check_ok(condensers_read_from(&set, &s, where, &config, &err), &err);
         check_experts(&set);
@@ -307,12 +307,12 @@ static void a_choice_not_made_yet_is_none(void **state)
     struct checkpoint c;
     struct routing_source s;
     tensor_file(&c, t, 1);
-    routing_source_find(&s, dir(), &c);
+    routing_source_find(&s, dir(), &c, NULL);
     assert_false(s.bias || s.experts);
     none[1] = 2;
     checkpoint_close(&c);
     tensor_file(&c, t, 1);
-    routing_source_find(&s, dir(), &c);
+    routing_source_find(&s, dir(), &c, NULL);
     assert_true(s.experts);
     checkpoint_close(&c);
     remove_file("model.safetensors");
@@ -326,7 +326,7 @@ static void check_bad_tensors(const struct st_named *t, int64_t n, const char *s
     struct condensers set = {0};
     char where[SOURCE_PATH];
     tensor_file(&c, t, n);
-    routing_source_find(&s, dir(), &c);
+    routing_source_find(&s, dir(), &c, NULL);
     assert_true(s.experts);
     check_error(condensers_read_from(&set, &s, where, &config, &err), &err, says);
     checkpoint_close(&c);
@@ -434,20 +434,20 @@ static void files_are_found_in_order_and_beat_tensors(void **state)
     tensor_file(&c, t, 1);
     for (int i = 0; i < 3; i++) {
         text_file(names[i], "{}");
-        routing_source_find(&s, dir(), &c);
+        routing_source_find(&s, dir(), &c, NULL);
         assert_string_equal(s.experts_file, names[i]);
         assert_true(s.bias && !s.bias_file);
         assert_true(routing_source_owns_file(names[i]));
     }
     text_file("moe_bias_states.json", "{}");
-    routing_source_find(&s, dir(), &c);
+    routing_source_find(&s, dir(), &c, NULL);
     assert_string_equal(s.bias_file, "moe_bias_states.json");
     struct routing_options o = {.condenser_experts = "x"};
-    routing_options_source(&o, NULL, dir(), &c);
+    routing_options_source(&o, NULL, dir(), &c, NULL);
     assert_true(o.source.bias && !o.source.experts);
     o.bias_file = "x"; // the condensers are chosen from it
     o.condenser_experts = NULL;
-    routing_options_source(&o, NULL, dir(), &c);
+    routing_options_source(&o, NULL, dir(), &c, NULL);
     assert_false(o.source.bias || o.source.experts);
     o.bias_file = NULL;
     // An adapter's state beats the model's, where it has one.
@@ -455,10 +455,10 @@ static void files_are_found_in_order_and_beat_tensors(void **state)
     char adapter[2048];
     snprintf(adapter, sizeof adapter, "%s/adapter", dir());
     check_ok(dir_make(adapter, &err), &err);
-    routing_options_source(&o, adapter, dir(), &c);
+    routing_options_source(&o, adapter, dir(), &c, NULL);
     assert_true(o.source.experts && !strcmp(o.source.dir, dir()));
     text_file("adapter/moe_bias_states.json", "{}");
-    routing_options_source(&o, adapter, dir(), &c);
+    routing_options_source(&o, adapter, dir(), &c, NULL);
     assert_true(o.source.bias && !o.source.experts && !strcmp(o.source.dir, adapter));
     checkpoint_close(&c);
 }

@@ -216,6 +216,9 @@ INTERPOSED void free(void *p)
     }
 WITHOUT_FAULTS(dnnl_engine_create)
 WITHOUT_FAULTS(dnnl_stream_create)
+WITHOUT_FAULTS(dnnl_primitive_attr_create)
+WITHOUT_FAULTS(dnnl_primitive_attr_set_post_ops)
+WITHOUT_FAULTS(dnnl_post_ops_create)
 WITHOUT_FAULTS(dnnl_memory_create)
 WITHOUT_FAULTS(dnnl_primitive_create)
 WITHOUT_FAULTS(dnnl_primitive_desc_create)        // version 2

@@ -47,6 +47,7 @@ static dnnl_status_t multiply(const struct product *p, float scale)
 // Every kind of F32 product once: the library makes their kernels then, some for one row or column alone.
 static void make_kernels(float *c, const float *a)
 {
+    omp_set_num_threads(library_threads);
     static const int64_t sizes[][3] = {{1, 8, 8}, {8, 1, 8}, {8, 8, 8}, {SIDE, SIDE, SIDE}};
     for (unsigned i = 0; i < 64; i++) {
         const int64_t *size = sizes[i / 16];
@@ -109,8 +110,8 @@ static bool prepare_library(void)
 static void enter_library(void)
 {
     static _Atomic bool prepared;
-    if (!prepared && !(prepared = prepare_library())) cpu_leave_task();
-    if (broken) cpu_leave_task();
+    if (!prepared) prepared = prepare_library();
+    if (!prepared || broken) cpu_leave_task();
     inside = true;
     errno = 0;
 }
