@@ -356,7 +356,7 @@ bool dir_remove(const char *path, struct error *err)
 bool file_look(bool *there, const char *path, struct error *err)
 {
     struct stat st;
-    *there = stat(path, &st) == 0;
+    *there = lstat(path, &st) == 0;
     return *there || errno == ENOENT || errno == ENOTDIR ||
            fail(err, "%s: %s", path, strerror(errno));
 }

@@ -4,6 +4,9 @@
 #pragma once
 #include "tuning/tuning.h"
 
+// An alpha beyond them gives a factor that float32 does not hold.
+static const double low_rank_least_alpha = 1e-30, low_rank_most_alpha = 1e30;
+
 struct half {                     // A or B
     struct tensor value, grad;    // of the leaf, F32; grad absent where nothing learns
     struct tensor used;           // the working copy, or the master

@@ -109,7 +109,8 @@ static bool read_config(struct tuning_options *r, bool *dora, json_t *config, co
     r->lora_rank = 8;
     r->lora_rslora = *dora = false;
     return json_get_int(config, "r", 1, 1 << 20, false, &r->lora_rank, path, err) &&
-           json_get_real(config, "lora_alpha", 1e-30, 1e30, false, &r->lora_alpha, path, err) &&
+           json_get_real(config, "lora_alpha", low_rank_least_alpha, low_rank_most_alpha, false,
+                         &r->lora_alpha, path, err) &&
            json_get_real(config, "lora_dropout", 0, 0.99, false, &r->lora_dropout, path, err) &&
            json_get_bool(config, "use_rslora", false, &r->lora_rslora, path, err) &&
            json_get_bool(config, "use_dora", false, dora, path, err) &&

@@ -14,9 +14,9 @@
 #include <string.h>
 
 enum { NAME_SIZE = 3 * NAME_MAX_LENGTH, PATH_SIZE = 4096, FILE_LIMIT = 64 << 20 };
-enum {
-    MATCH_STEPS = 100000
-}; // a millisecond for each module and expression; honest ones take some hundred
+// Steps of one match: names are short, and each expression meets every module, so that one which goes back and forth
+// must not take a second each time.
+enum { MATCH_STEPS = 20000 };
 
 // The file and its adapter_config.json.
 struct reading {
@@ -43,8 +43,8 @@ static bool match(bool *yes, const struct reading *r, const char *regex, bool in
              fail(err, "%s: '%s' is not a regular expression that is known here", r->path, regex);
     }
     pcre2_match_data *data = re ? pcre2_match_data_create_from_pattern(re, NULL) : NULL;
-    pcre2_match_context *limits = pcre2_match_context_create(NULL);
-    if (ok && (!data || !limits)) ok = fail(err, "%s: no memory", r->path);
+    pcre2_match_context *limits = re ? pcre2_match_context_create(NULL) : NULL;
+    if (ok && !(data && limits)) ok = fail(err, "%s: no memory", r->path);
     if (ok) {
         pcre2_set_match_limit(limits, MATCH_STEPS);
         code = pcre2_match(re, (PCRE2_SPTR)name, strlen(name), 0, 0, data, limits);
@@ -77,8 +77,9 @@ static bool look_up(double *out, const struct reading *r, const char *patterns, 
         }
         if (!yes) continue;
         *out = json_number_value(value);
-        return *out > 0 ||
-               fail(err, "%s: %s: '%s' is not a positive number", r->path, patterns, regex);
+        return (*out >= low_rank_least_alpha && *out <= low_rank_most_alpha) ||
+               fail(err, "%s: %s: '%s': a number from %g to %g expected", r->path, patterns, regex,
+                    low_rank_least_alpha, low_rank_most_alpha);
     }
     return true;
 }

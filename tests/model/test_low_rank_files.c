@@ -309,7 +309,9 @@ static void configs_that_do_not_fit_their_tensors_are_refused(void **state)
         {"{\"alpha_pattern\": {\"experts.3.up_proj\": 2}}",
          "model.layers.0.mlp.experts.3.up_proj has another rank or alpha"},
         {"{\"alpha_pattern\": {\"q_(proj\": 2}}", "'q_(proj' is not a regular expression"},
-        {"{\"alpha_pattern\": {\"q_proj\": -2}}", "'q_proj' is not a positive number"},
+        {"{\"alpha_pattern\": {\"q_proj\": -2}}", "'q_proj': a number from 1e-30 to 1e+30"},
+        {"{\"alpha_pattern\": {\"q_proj\": 1e200}}", "'q_proj': a number from 1e-30 to 1e+30"},
+        {"{\"alpha_pattern\": {\".*.*.*.*.*[A-Z]\": 2}}", "takes too long"},
     };
     struct parity p;
     parity_open(&p, "olmoe-gqa");
