@@ -40,16 +40,24 @@ const char *nearest_name(const char *word, const char *(*next)(void *user, int64
     return best;
 }
 
+// The options of a command, one after another: `next` is asked in order, so that each row is looked at once.
+struct rows {
+    enum command command;
+    int64_t row, count;
+};
+
 static const char *next_option(void *user, int64_t i)
 {
-    const enum command *c = user;
-    for (int64_t row = 0; row < option_count(); row++) {
-        if (option_in(option_at(row), *c) && i-- == 0) return option_at(row)->name;
+    struct rows *r = user;
+    (void)i;
+    while (r->row < r->count) {
+        const struct option *row = option_at(r->row++);
+        if (option_in(row, r->command)) return row->name;
     }
     return NULL;
 }
 
 const char *nearest_option(enum command c, const char *word)
 {
-    return nearest_name(word, next_option, &c);
+    return nearest_name(word, next_option, &(struct rows){c, 0, option_count()});
 }
