@@ -3,7 +3,7 @@
 #   make              build build/moetune              make demo        fine-tune the demo's model
 #   make test         install, build, run the tests    make demo-model  pre-train that model again
 #   make setup        install what is missing          make check       format, includes, lengths
-#   make asan         all tests under ASan and UBSan   make fuzz        each fuzz target, SECONDS=60
+#   make asan         all tests under ASan and UBSan   make fuzz        each fuzz target, SECONDS=60 or INPUTS=20000000
 #   make format       clang-format in place            make tidy        clang-tidy (slow)
 #   make torture      faults, kills, corruption, hostile files at full length (docs/RELIABILITY.md): hours
 #   make break-ops    each op off by 1 % must fail its tests    make mutation    mutants of base, io, routing
@@ -85,7 +85,7 @@ fuzz:
 	@bash scripts/setup.sh checks
 	$(MAKE) all BUILD=$(BUILD)-fuzz TARGETS="$(FUZZERS)" CC=$(CLANG) \
 	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
-	bash scripts/fuzz.sh $(BUILD)-fuzz $(SECONDS)
+	bash scripts/fuzz.sh $(BUILD)-fuzz $(if $(INPUTS),inputs=$(INPUTS),$(SECONDS))
 
 # PARTS="kills corruption" runs only these (tests/torture/test_*).
 PARTS ?=

@@ -82,12 +82,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         assert(strstr(err.msg, "UTF-8"));
     }
-    for (int special = 0; special < 2; special++) {
-        more.count = 0;
-        if (tokenizer_encode(every, (const char *)data, size, special, &more, &err) != valid)
-            abort();
-        if (valid && !tokenizer_decode(every, more.id, more.count, special, &out, &err)) abort();
-    }
+    const bool special = size & 1U; // either way in half of the inputs
+    if (tokenizer_encode(every, (const char *)data, size, special, &more, &err) != valid) abort();
+    if (valid && !tokenizer_decode(every, more.id, more.count, special, &out, &err)) abort();
     tokens_free(&ids);
     tokens_free(&more);
     buf_free(&out);

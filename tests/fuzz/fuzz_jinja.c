@@ -4,6 +4,7 @@
 #include "io/json.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -19,6 +20,13 @@ static const char usual[] = "{\"messages\":[{\"role\":\"system\",\"content\":\"S
                             "\"function\":{\"name\":\"f\",\"parameters\":"
                             "{\"type\":\"object\"}}}],\"add_generation_prompt\":true,\"bos_token\":"
                             "\"<s>\",\"eos_token\":\"</s>\"}";
+
+static json_t *usual_context; // parsed once; a run changes nothing of its variables
+
+static void free_usual(void)
+{
+    json_decref(usual_context);
+}
 
 static void render(const struct jinja *t, const json_t *context)
 {
@@ -57,11 +65,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     json_t *own = split ? json_parse((const char *)split + 1, size - n - 1, "fuzz", &err) : NULL;
-    json_t *context =
-        json_is_object(own) ? json_incref(own) : json_parse(usual, sizeof usual - 1, "usual", &err);
-    render(t, context);
+    if (!usual_context) {
+        usual_context = json_parse(usual, sizeof usual - 1, "usual", &err);
+        atexit(free_usual);
+    }
+    render(t, json_is_object(own) ? own : usual_context);
     json_decref(own);
-    json_decref(context);
     jinja_free(t);
     return 0;
 }

@@ -9,9 +9,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct options o;
+    static struct options defaults; // what holds memory of its own is empty in it
+    static bool made;
     struct error err;
-    options_defaults(&o, COMMAND_TRAIN);
+    if (!made) options_defaults(&defaults, COMMAND_TRAIN);
+    made = true;
+    struct options o = defaults;
     if (options_read_yaml(&o, (const char *)data, size, "fuzz.yaml", &err)) {
         json_t *all = options_json(&o, false);
         if (!all || o.config.train.lr < 0 || o.config.dataset.max_length < 2) abort();
