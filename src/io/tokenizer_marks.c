@@ -45,14 +45,22 @@ struct runs {
     int64_t count, capacity;
 };
 
-static bool find_runs(struct runs *r, const uint8_t *flags, size_t size)
+// Characters stay whole, for what is done with a run alone: one has the flags of all its bytes.
+static bool find_runs(struct runs *r, const char *text, const uint8_t *flags, size_t size)
 {
-    for (size_t i = 1; i <= size; i++) {
-        if (i < size && flags[i] == flags[i - 1]) continue;
+    for (size_t at = 0; at < size;) {
+        uint8_t of_character = 0;
+        do {
+            of_character |= flags[at++];
+        } while (at < size && ((unsigned char)text[at] & 0xC0U) == 0x80U);
+        if (r->count && r->at[r->count - 1].flags == of_character) {
+            r->at[r->count - 1].end = at;
+            continue;
+        }
         struct run *grown = array_grow(r->at, r->count, &r->capacity, sizeof *grown);
         if (!grown) return false;
         r->at = grown;
-        r->at[r->count++] = (struct run){i, flags[i - 1], 0};
+        r->at[r->count++] = (struct run){at, of_character, 0};
     }
     return true;
 }
@@ -136,7 +144,8 @@ static bool assign(struct encoder *e, struct runs *runs, const char *text, int64
 bool marks_assign(struct encoder *e, size_t start, size_t end, int64_t before, bool one_token)
 {
     struct runs runs = {0};
-    bool ok = find_runs(&runs, e->marks->flags + start, end - start) || no_memory(e->err);
+    bool ok = find_runs(&runs, e->base + start, e->marks->flags + start, end - start) ||
+              no_memory(e->err);
     if (ok && !one_token && runs.count > 1) {
         ok = assign(e, &runs, e->base + start, before, start == 0);
     } else if (ok) {

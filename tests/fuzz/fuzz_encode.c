@@ -33,6 +33,7 @@ static const char every_step[] =
     "\"__\":8},\"merges\":[\"a b\",\"a a\",\"aa a\",\"_ _\"]}}";
 
 static struct tokenizer *every, *bytes;
+static bool *written; // by a template, of the tokens of `every` that are not special
 
 // Byte-level over the whole alphabet.
 static struct tokenizer *open_bytes(void)
@@ -59,8 +60,36 @@ static struct tokenizer *open_bytes(void)
 
 static void close_both(void)
 {
+    mem_free(written);
     tokenizer_close(every);
     tokenizer_close(bytes);
+}
+
+// The ids of a text with two marks, the first up to a byte that the text itself says: one byte of flags each, and where
+// nothing is guarded the same ids as without marks.
+static void encode_marked(const uint8_t *data, size_t size, bool guarded)
+{
+    struct tokens ids = {0}, plain = {0};
+    struct buf flags = {0};
+    struct error err = {0};
+    static uint8_t mark[1 << 12], guard[1 << 12];
+    if (size > sizeof mark) return;
+    for (size_t i = 0; i < size; i++) {
+        mark[i] = i < data[0] % size ? 1 : 2;
+        guard[i] = guarded && i >= data[size - 1] % size ? data[size / 2] % 3 : 0;
+    }
+    const struct text_marks marks = {.flags = mark, .guard = guard, .written = written};
+    const char *text = (const char *)data;
+    const bool ok = tokenizer_encode_marked(every, text, size, &marks, &ids, &flags, &err);
+    assert(ok || *err.msg);
+    assert(!ok || (int64_t)flags.size == ids.count);
+    if (ok && !guarded && tokenizer_encode(every, text, size, true, &plain, &err)) {
+        assert(plain.count == ids.count);
+        assert(!ids.count || !memcmp(ids.id, plain.id, (size_t)ids.count * sizeof *ids.id));
+    }
+    tokens_free(&ids);
+    tokens_free(&plain);
+    buf_free(&flags);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -69,7 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!every) {
         every = tokenizer_parse(every_step, strlen(every_step), "every", &err);
         bytes = open_bytes();
-        if (!every || !bytes) abort();
+        written = every ? tokenizer_written(every, "cab") : NULL;
+        if (!written || !bytes) abort();
         atexit(close_both);
     }
     struct tokens ids = {0}, more = {0};
@@ -82,6 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         assert(strstr(err.msg, "UTF-8"));
     }
+    if (size % 4 == 3) encode_marked(data, size, size % 8 == 7);
     const bool special = size & 1U; // either way in half of the inputs
     if (tokenizer_encode(every, (const char *)data, size, special, &more, &err) != valid) abort();
     if (valid && !tokenizer_decode(every, more.id, more.count, special, &out, &err)) abort();
