@@ -101,12 +101,29 @@ static void a_head_has_a_limit(void **unused)
     assert_int_equal(http_request(text, sizeof text, 8765), HTTP_TOO_LARGE);
 }
 
+static void each_answer_has_its_words(void **unused)
+{
+    (void)unused;
+    static const struct {
+        enum http_answer answer;
+        const char *words;
+    } all[] = {{HTTP_OK, "OK"},
+               {HTTP_BAD, "Bad Request"},
+               {HTTP_FORBIDDEN, "Forbidden"},
+               {HTTP_NOT_FOUND, "Not Found"},
+               {HTTP_NOT_ALLOWED, "Method Not Allowed"},
+               {HTTP_TOO_LARGE, "Request Header Fields Too Large"}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        assert_string_equal(http_reason(all[i].answer), all[i].words);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_browser_gets_the_page), cmocka_unit_test(other_hosts_are_refused),
         cmocka_unit_test(only_one_page_is_there),  cmocka_unit_test(what_is_no_request_is_refused),
-        cmocka_unit_test(a_head_has_a_limit),
+        cmocka_unit_test(a_head_has_a_limit),      cmocka_unit_test(each_answer_has_its_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

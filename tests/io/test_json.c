@@ -118,6 +118,12 @@ static void reads_typed_members(void **state)
     check_error(json_get_text(o, "i", false, &s, "f", &err), &err, "expected a string");
     assert_true(i == -5 && r == 2.5); // unchanged by failures
     json_decref(o);
+    o = parse("{\"object\":{},\"array\":[1,2],\"no\":false,\"null\":null}", &err);
+    check_error(json_get_int(o, "object", 0, 5, true, &i, "f", &err), &err, "found an object");
+    check_error(json_get_int(o, "array", 0, 5, true, &i, "f", &err), &err, "found an array of 2");
+    check_error(json_get_int(o, "no", 0, 5, true, &i, "f", &err), &err, "found false");
+    check_error(json_get_int(o, "null", 0, 5, true, &i, "f", &err), &err, "found null");
+    json_decref(o);
 }
 
 static void files_are_written_and_read(void **state)

@@ -250,6 +250,21 @@ static void special_tokens_come_from_the_folder(void **state)
     write_model_file(dir, "special_tokens_map.json", "{}");
     write_model_file(dir, "config.json", "{\"eos_token_id\":100000}");
     check_error(special_tokens_read(&s, dir, t, &err), &err, "100000");
+    write_model_file(dir, "config.json", "{\"eos_token_id\":\"0\"}");
+    check_error(special_tokens_read(&s, dir, t, &err), &err, "eos_token_id: expected a token id");
+    write_model_file(dir, "config.json", "[]");
+    check_error(special_tokens_read(&s, dir, t, &err), &err, "config.json: expected an object");
+    write_model_file(dir, "config.json", "{");
+    check_error(special_tokens_read(&s, dir, t, &err), &err, "config.json: not valid JSON");
+    write_model_file(dir, "tokenizer_config.json",
+                     "{\"tokenizer_class\":\"LlamaTokenizerFast\",\"bos_token\":\"<bos>\","
+                     "\"eos_token\":{\"content\":\"<bos>\"}}");
+    check_ok(special_tokens_read(&s, dir, t, &err), &err); // config.json is not looked at
+    assert_true(s.add_bos);                                // as that class does unless told
+    char text[256];
+    snprintf(text, sizeof text, "{\"bos_token\":\"%0200d\"}", 0);
+    write_model_file(dir, "tokenizer_config.json", text);
+    check_error(special_tokens_read(&s, dir, t, &err), &err, "text of fewer than 128 bytes");
     tokenizer_close(t);
 }
 

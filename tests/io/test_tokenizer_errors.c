@@ -74,6 +74,15 @@ static const struct parts refused[] = {
     {.pre_tokenizer = REGEX("[a-z"), .needle = "without its ]"},
     {.pre_tokenizer = REGEX("(a"), .needle = "parenthesis"},
     {.pre_tokenizer = REGEX(""), .needle = "empty"},
+    {.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"often\"}",
+     .needle = "prepend_scheme \"often\""},
+    {.pre_tokenizer = "{\"type\":\"Metaspace\"}", .needle = "replacement"},
+    {.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"String\":7},\"behavior\":\"Isolated\","
+                      "\"invert\":false}",
+     .needle = "String: found 7"},
+    {.normalizer = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"}}", .needle = "content"},
+    {.pre_tokenizer = "{\"type\":\"Digits\"}", .needle = "individual_digits"},
+    {.pre_tokenizer = "{\"type\":\"ByteLevel\"}", .needle = "add_prefix_space"},
     {.decoder = "{\"type\":\"CTC\"}", .needle = "decoder \"CTC\""},
     {.decoder = "{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}",
      .needle = "start"},
@@ -160,6 +169,13 @@ static void nesting_and_length_are_bounded(void **state)
     check_refused(all.data, "nested too deeply");
     all.size = 0;
     buf_printf(&all, "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[%s]},\"model\":%s}",
+               steps.data, usual_model);
+    check_refused(all.data, "more than 64 steps");
+    all.size = steps.size = 0;
+    for (int i = 0; i < 100; i++) {
+        buf_puts(&steps, i ? ",{\"type\":\"Fuse\"}" : "{\"type\":\"Fuse\"}");
+    }
+    buf_printf(&all, "{\"decoder\":{\"type\":\"Sequence\",\"decoders\":[%s]},\"model\":%s}",
                steps.data, usual_model);
     check_refused(all.data, "more than 64 steps");
     buf_free(&json);

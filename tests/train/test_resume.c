@@ -91,6 +91,21 @@ static void stopped_runs_go_on(void **unused)
     toy_close(&t);
 }
 
+// Where nobody says which options decide, the length of the run still does.
+static void a_checkpoint_beyond_the_run_is_refused(void **unused)
+{
+    (void)unused;
+    struct toy t;
+    struct error err = {0};
+    toy_open(&t);
+    t.stage.options.max_steps = 4;
+    check_ok(toy_run(&t, &err), &err);
+    t.stage.options.max_steps = 3;
+    t.run.resume = true;
+    check_error(toy_run(&t, &err), &err, "checkpoint-4: step 4 of a run of 3");
+    toy_close(&t);
+}
+
 // In a child, with random waits: SIGKILL comes at any time, saving and exporting included.
 static pid_t start_child(struct toy *t)
 {
@@ -323,6 +338,7 @@ int main(void)
         cmocka_unit_test(killed_runs_go_on), // first: forks before any threads are started
         cmocka_unit_test(a_second_signal_stops_at_once),
         cmocka_unit_test(stopped_runs_go_on),
+        cmocka_unit_test(a_checkpoint_beyond_the_run_is_refused),
         cmocka_unit_test(an_old_run_outlives_a_failed_start),
         cmocka_unit_test(a_damaged_checkpoint_is_skipped),
         cmocka_unit_test(another_run_is_refused),
