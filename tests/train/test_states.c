@@ -4,6 +4,7 @@
 #include "toy.h"
 
 #include "base/log.h"
+#include "tuning/smt.h"
 
 #include <stdlib.h>
 #include <sys/sysinfo.h>
@@ -233,6 +234,11 @@ static void what_does_not_go_together_is_refused(void **unused)
     t.stage.options.clip = 1;
     check_error(toy_run(&t, &err), &err, "--clip 0 expected, not 1");
     t.stage.options.clip = 0;
+    struct model_setup m = t.stage.setup;
+    m.tuning = &smt_by_training; // looks at the gradients of each step
+    check_error(train_storage_check(&m, &t.stage.options, &err), &err, "sum of their gradients");
+    m.tuning = &smt_by_activation; // has no gradients
+    check_ok(train_storage_check(&m, &t.stage.options, &err), &err);
     t.stage.setup.ops = &less;
     t.stage.setup.storage = (struct leaf_storage){.states = STATES_8BIT};
     check_error(toy_run(&t, &err), &err, "the backend less has only --optimizer-states f32");

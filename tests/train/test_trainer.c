@@ -176,6 +176,17 @@ static void a_huge_rate_is_never_saved(void **unused)
     toy_close(&t);
 }
 
+static void damage(const char *path)
+{
+    char *bytes;
+    size_t size;
+    struct error err = {0};
+    check_ok(file_read(&bytes, &size, path, 1 << 24, &err), &err);
+    bytes[size - 1] ^= 1;
+    check_ok(file_write(path, bytes, size, &err), &err);
+    mem_free(bytes);
+}
+
 static void the_best_is_kept_and_exported(void **unused)
 {
     (void)unused;
@@ -230,12 +241,7 @@ static void the_best_is_kept_and_exported(void **unused)
     check_ok(toy_run(&t, &err), &err);
     assert_int_equal(t.result.step, ended);
     // A best checkpoint that was damaged meanwhile is not exported.
-    char *bytes;
-    size_t size;
-    check_ok(file_read(&bytes, &size, saved_path, 1 << 24, &err), &err);
-    bytes[size - 1] ^= 1;
-    check_ok(file_write(saved_path, bytes, size, &err), &err);
-    mem_free(bytes);
+    damage(saved_path);
     check_error(toy_run(&t, &err), &err, "the best checkpoint cannot be exported");
     check_error(false, &err, "values.safetensors");
     toy_close(&t);
