@@ -4,6 +4,7 @@
 #   make test         install, build, run the tests    make demo-model  pre-train that model again
 #   make setup        install what is missing          make check       format, includes, lengths
 #   make asan         all tests under ASan and UBSan   make fuzz        each fuzz target, SECONDS=60 or INPUTS=20000000
+#   make coverage     which lines of io/ and the checkpoint code tests run; fails below 95 %
 #   make format       clang-format in place            make tidy        clang-tidy (slow)
 #   make torture      faults, kills, corruption, hostile files at full length (docs/RELIABILITY.md): hours
 #   make break-ops    each op off by 1 % must fail its tests    make mutation    mutants of base, io, routing
@@ -28,6 +29,8 @@ CMAKE_ARGS ?=
 TARGETS ?= moetune
 PREFIX ?= /usr/local
 DESTDIR ?=
+# The programs whose tests scripts/coverage.sh runs.
+COVERING = $(basename $(notdir $(foreach folder,base io train fuzz torture,$(wildcard tests/$(folder)/test_*.c tests/$(folder)/fuzz_*.c))))
 FUZZERS = $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 ifeq ($(origin CC),default)
 CC = gcc
@@ -35,7 +38,7 @@ endif
 # What `scripts/setup.sh checks` installs: the release's own where 14 is not packaged.
 CLANG ?= $(notdir $(or $(shell command -v clang-14),clang))
 
-.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb check-suite break-ops mutation
+.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb check-suite break-ops mutation coverage
 
 all: $(BUILD)/CMakeCache.txt
 ifeq ($(CUDA),1)
@@ -87,6 +90,10 @@ fuzz:
 	  CMAKE_ARGS="-DMOETUNE_FUZZ=ON -DMOETUNE_SANITIZE=ON"
 	bash scripts/fuzz.sh $(BUILD)-fuzz $(if $(INPUTS),inputs=$(INPUTS),$(SECONDS))
 
+coverage: setup
+	$(MAKE) all BUILD=$(BUILD)-coverage TARGETS="moetune $(COVERING)" CMAKE_ARGS="-DMOETUNE_COVERAGE=ON"
+	bash scripts/coverage.sh $(BUILD)-coverage
+
 # PARTS="kills corruption" runs only these (tests/torture/test_*).
 PARTS ?=
 torture: setup
@@ -127,4 +134,4 @@ deb: $(BUILD)/CMakeCache.txt
 	bash packaging/debian.sh $(BUILD)
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-clang $(BUILD)-cuda
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-coverage $(BUILD)-clang $(BUILD)-cuda
