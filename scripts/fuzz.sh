@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# fuzz.sh BUILD SECONDS|inputs=N [NAME...] - libFuzzer targets (all, or the named ones) of a build with
+# fuzz.sh BUILD SECONDS|inputs=N|merge [NAME...] - libFuzzer targets (all, or the named ones) of a build with
 # -DMOETUNE_FUZZ=ON, from their corpora: each for so many seconds, or until it has run N inputs. Inputs count from
 # run to run, for as long as the target's binary is the same: BUILD/fuzz/ledger has a line for each run, with target,
-# binary, inputs and seconds. What is found stays below BUILD/fuzz.
+# binary, inputs and seconds. What is found stays below BUILD/fuzz; `merge` adds of its inputs to tests/fuzz/corpus
+# those that reach lines that nothing there reaches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$1 limit=$2
@@ -59,6 +60,11 @@ fi
 for name in "${names[@]}"; do
     target=fuzz_$name
     case $limit in
+    merge)
+        "$build/tests/$target" -merge=1 -use_counters=0 -max_len="$(longest "$name")" \
+            "tests/fuzz/corpus/$name" "$build/fuzz/$name/corpus" 2>&1 | grep -a 'MERGE-OUTER.*new files'
+        continue
+        ;;
     inputs=*)
         read -r inputs _ < <(so_far "$target")
         while [ "$inputs" -lt "${limit#inputs=}" ]; do
