@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static char folder[64];
+static char folder[128];
 
 static inline void folder_remove(void)
 {
@@ -20,7 +20,8 @@ static inline void folder_remove(void)
 
 static inline const char *folder_make(void)
 {
-    snprintf(folder, sizeof folder, "/tmp/moetune-fuzz-XXXXXX");
+    const char *parent = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.100s/moetune-fuzz-XXXXXX", parent ? parent : "/tmp");
     if (!mkdtemp(folder)) abort();
     atexit(folder_remove);
     return folder;
@@ -41,10 +42,10 @@ static inline void folder_put(int fd, const void *bytes, size_t size)
 // A file of the folder, with these bytes to begin with; its descriptor stays open for folder_put.
 static inline int folder_file(const char *name, const void *bytes, size_t size)
 {
-    char link[256], target[64];
+    char link[sizeof folder + 128], target[64];
     const int fd = memfd_create(name, 0);
     if (fd < 0) abort();
-    snprintf(link, sizeof link, "%s/%s", folder, name);
+    snprintf(link, sizeof link, "%s/%.120s", folder, name);
     snprintf(target, sizeof target, "/proc/self/fd/%d", fd);
     if (symlink(target, link) != 0) abort();
     folder_put(fd, bytes, size);

@@ -163,7 +163,7 @@ static const char *const names[KINDS] = {"adapter_config.json", "moetune_adapter
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int fd[KINDS];
-    char path[128];
+    char path[sizeof folder + 64];
     if (!*folder) {
         folder_make();
         open_tensors();

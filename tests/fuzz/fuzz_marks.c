@@ -42,7 +42,7 @@ static void open_template(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int fd[3], jinja, before;
-    char path[128];
+    char path[sizeof folder + 64];
     struct error err = {0};
     struct special_tokens s;
     if (!*folder) {

@@ -85,7 +85,7 @@ static void compare(const char *path)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int fd;
-    static char path[128];
+    static char path[sizeof folder + 64];
     if (!*folder) {
         folder_make();
         fd = folder_file("data.jsonl", "", 0);

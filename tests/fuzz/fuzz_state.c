@@ -68,7 +68,7 @@ static void read_description(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int bias, experts, routing;
-    static char path[2][128];
+    static char path[2][sizeof folder + 64];
     static struct condensers s;
     struct error err = {0};
     if (!*folder) {
