@@ -1,6 +1,6 @@
-// demo/generate.c - writes the demo's text to standard output, as JSON lines (or raw). A line depends on
-// kind, seed and line number only.
-#include "language.h"
+// demo/generate.c - writes the text of a catalogue to standard output, as JSON lines (or raw). A line depends
+// on kind, seed and line number only.
+#include "text.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -9,8 +9,8 @@
 
 struct request {
     const char *name;
-    const struct kind *kind; // NULL: mix, or the task
-    bool task;
+    const struct kind *kind; // NULL: mix, or a task
+    const struct task *task;
     int64_t count;
     int64_t seed;
     bool held_out, raw;
@@ -20,10 +20,13 @@ static int wrong_usage(const char *what)
 {
     fprintf(stderr, "generate: %s\n", what);
     fprintf(stderr, "usage: generate --kind KIND --count N --seed S [--held-out] [--raw]\n"
-                    "  task       question and answer: an English sentence in Velan\n"
-                    "  mix        documents of the kinds below, the i-th with weight 1/i\n");
-    for (int i = 0; i < n_kinds; i++) {
-        fprintf(stderr, "  %-10s %s\n", kinds[i].name, kinds[i].help);
+                    "       generate --list\n");
+    for (int i = 0; i < catalogue.n_tasks; i++) {
+        fprintf(stderr, "  %-10s %s\n", catalogue.task[i].name, catalogue.task[i].help);
+    }
+    fprintf(stderr, "  mix        documents of the kinds below, the i-th with weight 1/i\n");
+    for (int i = 0; i < catalogue.n_kinds; i++) {
+        fprintf(stderr, "  %-10s %s\n", catalogue.kind[i]->name, catalogue.kind[i]->help);
     }
     return 2;
 }
@@ -57,9 +60,11 @@ static const char *read_request(struct request *r, int argc, char **argv)
     }
     if (!r->name || r->count < 0 || r->seed < 0) return "--kind, --count and --seed are needed";
 
-    r->task = strcmp(r->name, "task") == 0;
-    for (int i = 0; i < n_kinds; i++) {
-        if (strcmp(kinds[i].name, r->name) == 0) r->kind = &kinds[i];
+    for (int i = 0; i < catalogue.n_tasks; i++) {
+        if (strcmp(catalogue.task[i].name, r->name) == 0) r->task = &catalogue.task[i];
+    }
+    for (int i = 0; i < catalogue.n_kinds; i++) {
+        if (strcmp(catalogue.kind[i]->name, r->name) == 0) r->kind = catalogue.kind[i];
     }
     if (!r->task && !r->kind && strcmp(r->name, "mix") != 0) return "no such kind";
     return NULL;
@@ -79,12 +84,12 @@ static void print_json(const char *name, const char *text)
     putchar('"');
 }
 
-// Kind i with weight 1 / (i + 1), in integers: 27720 is divisible by 1 to 12.
+// Kind i with weight 1 / (i + 1), in integers: 27720 is divisible by 1 to 12, and large enough beyond.
 static const struct kind *random_kind(struct text *t)
 {
     enum { COMMON = 27720 };
     int total = 0;
-    for (int i = 0; i < n_kinds; i++) {
+    for (int i = 0; i < catalogue.n_kinds; i++) {
         total += COMMON / (i + 1);
     }
     int rest = below(t, total), i = 0;
@@ -92,7 +97,7 @@ static const struct kind *random_kind(struct text *t)
         rest -= COMMON / (i + 1);
         i++;
     }
-    return &kinds[i];
+    return catalogue.kind[i];
 }
 
 static void print_document(const struct request *r, struct text *t)
@@ -111,7 +116,7 @@ static void print_document(const struct request *r, struct text *t)
 static void print_task(const struct request *r, struct text *t)
 {
     struct text answer = {.rng = t->rng};
-    write_task(t, &answer, r->held_out);
+    r->task->write(t, &answer, r->held_out);
     putchar('{');
     print_json("question", t->buf.data);
     fputs(", ", stdout);
@@ -120,8 +125,22 @@ static void print_task(const struct request *r, struct text *t)
     buf_free(&answer.buf);
 }
 
+// The kinds, the most frequent first, and the share of documents that each has in `mix`.
+static int print_list(void)
+{
+    double total = 0;
+    for (int i = 0; i < catalogue.n_kinds; i++) {
+        total += 1.0 / (i + 1);
+    }
+    for (int i = 0; i < catalogue.n_kinds; i++) {
+        printf("%s %.4f\n", catalogue.kind[i]->name, 1.0 / (i + 1) / total);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "--list") == 0) return print_list();
     struct request r = {0};
     const char *wrong = read_request(&r, argc, argv);
     if (wrong) return wrong_usage(wrong);

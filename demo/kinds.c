@@ -1,54 +1,9 @@
-// demo/kinds.c - the sorts of text that the demo's base model learns; see text.h.
+// demo/kinds.c - sorts of text; which of them a base model learns, a catalogue says (text.h).
+#include "kinds.h"
 #include "language.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-void say(struct text *t, const char *fmt, ...)
-{
-    char piece[512];
-    va_list args;
-    va_start(args, fmt);
-    const int n = vsnprintf(piece, sizeof piece, fmt, args);
-    va_end(args);
-    if (n < 0 || (size_t)n >= sizeof piece || !buf_append(&t->buf, piece, (size_t)n)) {
-        fprintf(stderr, "generate: no memory for the text\n");
-        exit(1);
-    }
-}
-
-int below(struct text *t, int n)
-{
-    return (int)rng_below(&t->rng, n);
-}
-
-int between(struct text *t, int low, int high)
-{
-    return low + below(t, high - low + 1);
-}
-
-bool chance(struct text *t, int percent)
-{
-    return below(t, 100) < percent;
-}
-
-const char *pick(struct text *t, const char *const *words, int n)
-{
-    return words[below(t, n)];
-}
-
-void write_document(struct text *t, const struct kind *k, size_t length)
-{
-    const size_t start = t->buf.size;
-    do {
-        k->write(t);
-    } while (t->buf.size - start < length);
-    while (t->buf.size > start && strchr(" \n", t->buf.data[t->buf.size - 1])) {
-        t->buf.data[--t->buf.size] = 0;
-    }
-}
 
 static const char *const names[] = {"ada",  "bert", "carla", "dirk", "emma", "finn",
                                     "gina", "hugo", "ines",  "jon",  "kim",  "lars"};
@@ -186,18 +141,16 @@ static void write_numeral(struct text *t)
     say(t, "\n");
 }
 
-const struct kind kinds[] = {
-    {"story", "English sentences", write_story},
-    {"sums", "additions, subtractions, products", write_sum},
-    {"records", "JSON", write_record},
-    {"logs", "lines of key=value", write_log},
-    {"glossary", "the dictionary of a made-up language", write_glossary},
-    {"code", "functions in C", write_code},
-    {"lists", "words sorted or turned round", write_list},
-    {"dates", "dates in two forms", write_date},
-    {"velan", "sentences of the made-up language", write_velan},
-    {"tables", "Markdown tables with products", write_table},
-    {"moves", "walks of a knight or a rook", write_moves},
-    {"numerals", "Roman numerals", write_numeral},
-};
-const int n_kinds = sizeof kinds / sizeof kinds[0];
+const struct kind kind_story = {"story", "English sentences", write_story};
+const struct kind kind_sums = {"sums", "additions, subtractions, products", write_sum};
+const struct kind kind_records = {"records", "JSON", write_record};
+const struct kind kind_logs = {"logs", "lines of key=value", write_log};
+const struct kind kind_glossary = {"glossary", "the dictionary of a made-up language",
+                                   write_glossary};
+const struct kind kind_code = {"code", "functions in C", write_code};
+const struct kind kind_lists = {"lists", "words sorted or turned round", write_list};
+const struct kind kind_dates = {"dates", "dates in two forms", write_date};
+const struct kind kind_velan = {"velan", "sentences of the made-up language", write_velan};
+const struct kind kind_tables = {"tables", "Markdown tables with products", write_table};
+const struct kind kind_moves = {"moves", "walks of a knight or a rook", write_moves};
+const struct kind kind_numerals = {"numerals", "Roman numerals", write_numeral};

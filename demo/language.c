@@ -190,3 +190,16 @@ void write_task(struct text *question, struct text *answer, bool held_out)
     english(question, &s);
     velan(answer, &s);
 }
+
+void write_passive(struct text *question, struct text *answer, bool held_out)
+{
+    static const char *const be[TENSES][2] = {
+        {"are", "is"}, {"were", "was"}, {"will be", "will be"}};
+    const struct sentence s = random_sentence(question, held_out);
+    say(question, "Say in the passive: ");
+    english(question, &s);
+    english_party(answer, s.whom);
+    say(answer, " %s %sed by ", be[s.tense][s.whom.number == 1], verbs[s.verb].english);
+    english_party(answer, s.who);
+    say(answer, ".");
+}

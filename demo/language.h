@@ -16,3 +16,5 @@ void write_roman(struct text *t, int number);
 // A question and its answer. Sentences are split in two by their meaning: those held out appear in
 // no other text, in neither language.
 void write_task(struct text *question, struct text *answer, bool held_out);
+// The same sentences, but said in the English passive: what stories alone teach.
+void write_passive(struct text *question, struct text *answer, bool held_out);

@@ -1,5 +1,5 @@
-// demo/text.h - what the demo's text generators write with: a growing text and a random stream of its
-// own. Integers only, so that a seed gives the same text on every machine.
+// demo/text.h - what text generators (the demo's, and those of results/) write with: a growing text and a
+// random stream of its own. Integers only, so that a seed gives the same text on every machine.
 #pragma once
 #include "base/mem.h"
 #include "base/rng.h"
@@ -22,9 +22,20 @@ struct kind {
     void (*write)(struct text *t); // one item: a line, a sentence, a record
 };
 
-// The text that the base model is trained on, the most frequent first: kind i has weight 1 / (i + 1).
-extern const struct kind kinds[];
-extern const int n_kinds;
+// A question and its answer.
+struct task {
+    const char *name, *help;
+    void (*write)(struct text *question, struct text *answer, bool held_out);
+};
+
+// What a program of generate.c can write; each links one of these.
+struct catalogue {
+    const struct kind *const *kind; // the most frequent first: kind i has weight 1 / (i + 1)
+    int n_kinds;
+    const struct task *task;
+    int n_tasks;
+};
+extern const struct catalogue catalogue;
 
 // A document of one kind: items until it is at least `length` characters long.
 void write_document(struct text *t, const struct kind *k, size_t length);

@@ -12,7 +12,7 @@ if [ "$version" != 14 ]; then
 fi
 
 folders=()
-for folder in include src tests bench demo docs; do
+for folder in include src tests bench demo results docs; do
     [ ! -d "$folder" ] || folders+=("$folder")
 done
 mapfile -t files < <(find "${folders[@]}" -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | sort)

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 exceptions="model_forward model_backward"
 
 folders=()
-for folder in include src tests bench demo docs; do
+for folder in include src tests bench demo results docs; do
     [ ! -d "$folder" ] || folders+=("$folder")
 done
 find "${folders[@]}" -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | sort | xargs awk -v exceptions="$exceptions" '
