@@ -327,13 +327,14 @@ static void put_lines(struct html *h, const struct svg_chart *c, const struct sc
     }
 }
 
-void svg_lines(struct html *h, const struct svg_chart *c)
+bool svg_has_points(const struct svg_chart *c)
+{
+    return range_of(c).points > 0;
+}
+
+void svg_plot(struct html *h, const struct svg_chart *c, const char *attributes)
 {
     const struct range r = range_of(c);
-    if (!r.points) {
-        html_raw(h, "<p class=\"none\">No value yet.</p>\n");
-        return;
-    }
     const bool log = c->log_y && r.y_low > 0;
     struct scale x = {r.x_low, r.x_high, false}, y = {r.y_low, r.y_high, log};
     if (log) {
@@ -345,8 +346,8 @@ void svg_lines(struct html *h, const struct svg_chart *c)
         x.low = c->x_low;
         x.high = c->x_high;
     }
-    put_legend(h, c);
-    html_format(h, "<svg class=\"plot%s\" role=\"img\" aria-label=\"", c->small ? " small" : "");
+    html_format(h, "<svg class=\"plot%s\"%s role=\"img\" aria-label=\"", c->small ? " small" : "",
+                attributes);
     html_text(h, c->about);
     html_raw(h, "\">");
     put_y_axis(h, &y);
@@ -355,6 +356,16 @@ void svg_lines(struct html *h, const struct svg_chart *c)
     put_lines(h, c, &x, &y);
     put_hover(h, c, &x);
     html_raw(h, "</svg>\n");
+}
+
+void svg_lines(struct html *h, const struct svg_chart *c)
+{
+    if (!svg_has_points(c)) {
+        html_raw(h, "<p class=\"none\">No value yet.</p>\n");
+        return;
+    }
+    put_legend(h, c);
+    svg_plot(h, c, "");
 }
 
 void svg_bar(struct html *h, double share, int colour)

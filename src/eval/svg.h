@@ -40,6 +40,13 @@ struct svg_chart {
 // line of words.
 void svg_lines(struct html *h, const struct svg_chart *c);
 
+// The same chart as a file of its own, for documents that show pictures: title, legend, plot and the style sheet in
+// one <svg>. Only with svg_has_points.
+void svg_picture(struct html *h, const char *title, const struct svg_chart *c);
+bool svg_has_points(const struct svg_chart *c); // something finite to draw
+// The plot alone, what both are made of; `attributes` (with a space in front, or "") go into its <svg>.
+void svg_plot(struct html *h, const struct svg_chart *c, const char *attributes);
+
 // A number from 0 to 1 as a bar that fills its cell.
 void svg_bar(struct html *h, double share, int colour);
 

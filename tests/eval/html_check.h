@@ -139,18 +139,15 @@ static inline void html_open(struct html_check *c)
     if (!strcmp(name, "style") || !strcmp(name, "script")) html_raw_text(c, name);
 }
 
-static inline void check_html(const char *text, bool scripts)
+// Without what only a page has: its first line.
+static inline void check_markup(const char *text, bool scripts)
 {
-    static const char start[] = "<!DOCTYPE html>\n";
     struct html_check c = {.at = text, .scripts = scripts};
-    assert_true(!strncmp(text, start, sizeof start - 1));
-    assert_null(strstr(text, "http://"));
     assert_null(strstr(text, "https://"));
     assert_null(strstr(text, "@import"));
     assert_null(strstr(text, ">nan"));
     assert_null(strstr(text, "\"nan"));
     assert_null(strstr(text, "-nan"));
-    c.at += sizeof start - 1;
     while (*c.at) {
         if (!strncmp(c.at, "</", 2)) {
             html_close(&c);
@@ -170,4 +167,12 @@ static inline void check_html(const char *text, bool scripts)
         }
         if (!found) fail_msg("a link to #%s, which is not there", c.link[i]);
     }
+}
+
+static inline void check_html(const char *text, bool scripts)
+{
+    static const char start[] = "<!DOCTYPE html>\n";
+    assert_true(!strncmp(text, start, sizeof start - 1));
+    assert_null(strstr(text, "http://"));
+    check_markup(text + sizeof start - 1, scripts);
 }
