@@ -8,6 +8,7 @@
 #   make format       clang-format in place            make tidy        clang-tidy (slow)
 #   make torture      faults, kills, corruption, hostile files at full length (docs/RELIABILITY.md): hours
 #   make break-ops    each op off by 1 % must fail its tests    make mutation    mutants of base, io, routing
+#   make study        every figure of docs/RESULTS.md again, two hours; goes on where it was stopped
 #   make demo-routing the demo with each routing, in one table: 2 to 8 minutes on 2 cores
 #
 #   make install      program, library, manual, completions below PREFIX   make uninstall   takes them away
@@ -38,7 +39,7 @@ endif
 # What `scripts/setup.sh checks` installs: the release's own where 14 is not packaged.
 CLANG ?= $(notdir $(or $(shell command -v clang-14),clang))
 
-.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb check-suite break-ops mutation coverage
+.PHONY: all setup test demo demo-routing demo-model check format tidy asan fuzz torture clean install uninstall deb check-deb check-suite break-ops mutation coverage study
 
 all: $(BUILD)/CMakeCache.txt
 ifeq ($(CUDA),1)
@@ -68,6 +69,10 @@ demo-routing: setup
 demo-model: setup
 	$(MAKE) all TARGETS="moetune generate train_tokenizer"
 	bash demo/pretrain.sh $(BUILD)
+
+study: setup
+	$(MAKE) all TARGETS="moetune generate_study train_tokenizer study_record study_tables"
+	bash results/run.sh $(BUILD)
 
 check:
 	bash scripts/check-format.sh
