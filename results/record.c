@@ -1,7 +1,7 @@
 // results/record.c - one run's figures as one JSON object on standard output: what `moetune --json` left in a folder,
 // and NAME=VALUE from the command line. What it looks for in the folder, all of it optional:
 //   loss.json       eval --task loss on the target task          kinds/NAME.json  the same on a kind of text
-//   exact.json      eval --task exact                            usage.jsonl      experts: kept, share by share
+//   exact.json      eval --task exact                            usage.jsonl      experts --prune: shares and study
 //   experts.jsonl   experts --base --prune both --correlation both on the target task; with it
 //   base.jsonl      experts of the base on the same, and
 //   condensers.json forced_experts_records.json, where there are condensers
@@ -88,16 +88,32 @@ static double share(const json_t *layer, size_t expert)
     return json_number_value(json_array_get(shares_of(layer), expert));
 }
 
-// The shares of each layer, five decimals; what `tables` makes of them needs no more.
+// [["least", per cent, loss, accuracy], ...]
+static void add_point(json_t *points, const json_t *p)
+{
+    json_t *row = json_array(), *number = json_object();
+    static const char *const keys[] = {"percent", "loss", "accuracy"};
+    json_array_append(row, json_object_get(p, "prune"));
+    for (int i = 0; i < 3; i++) {
+        set_number(number, keys[i], number_of(p, keys[i]));
+        json_array_append(row, json_object_get(number, keys[i]));
+    }
+    json_array_append_new(points, row);
+    json_decref(number);
+}
+
+// The shares of each layer, five decimals; what the tables make of them needs no more. And the pruning study.
 static bool add_usage(json_t *out, const char *dir, struct error *err)
 {
     char path[4096];
     if (!path_in(path, sizeof path, dir, "usage.jsonl")) return true;
-    json_t *lines = lines_read(path, err), *use = json_array(), *layer;
+    json_t *lines = lines_read(path, err), *layer;
     size_t i;
     if (!lines) return false;
+    json_t *use = json_array(), *points = json_array();
     json_array_foreach(lines, i, layer)
     {
+        if (json_object_get(layer, "prune")) add_point(points, layer);
         if (!shares_of(layer)) continue;
         json_t *row = json_array();
         for (size_t e = 0; e < json_array_size(shares_of(layer)); e++) {
@@ -106,6 +122,8 @@ static bool add_usage(json_t *out, const char *dir, struct error *err)
         json_array_append_new(use, row);
     }
     json_object_set_new(out, "use", use);
+    json_object_set(out, "prune", points);
+    json_decref(points);
     json_decref(lines);
     return true;
 }
@@ -199,20 +217,6 @@ static void set_sums(json_t *out, const struct routing_sums *s)
         set_number(out, "always", s->always / (double)s->layers);
         set_number(out, "condensers_in_tail", s->condensers_in_tail / s->condensers);
     }
-}
-
-// [["least", per cent, loss, accuracy], ...]
-static void add_point(json_t *points, const json_t *p)
-{
-    json_t *row = json_array(), *number = json_object();
-    static const char *const keys[] = {"percent", "loss", "accuracy"};
-    json_array_append(row, json_object_get(p, "prune"));
-    for (int i = 0; i < 3; i++) {
-        set_number(number, keys[i], number_of(p, keys[i]));
-        json_array_append(row, json_object_get(number, keys[i]));
-    }
-    json_array_append_new(points, row);
-    json_decref(number);
 }
 
 static bool add_lines(json_t *out, const json_t *lines, const json_t *base,

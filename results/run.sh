@@ -85,13 +85,14 @@ train_base() {
     mv "$work/base/run/model" "$base"
 }
 
-# of_base MODEL KIND - what a model does with a kind of text.
+# of_base MODEL KIND - what a model does with a kind of text, and without the experts that the kind uses least.
 of_base() {
     local out=$work/base/measured file=$work/records/base/kind-$1-$2.json
     rm -rf "$out"
     mkdir -p "$out"
     ask eval --model "$work/base/$1" --data "$work/data/kinds/$2.jsonl" --task loss >"$out/loss.json"
-    ask experts --model "$work/base/$1" --data "$work/data/kinds/$2.jsonl" >"$out/usage.jsonl"
+    ask experts --model "$work/base/$1" --data "$work/data/kinds/$2.jsonl" --prune least \
+        --prune-at "$prune_at" >"$out/usage.jsonl"
     "$record" "$out" what=kind model="$1" kind="$2" \
         share="$("$generate" --list | sed -n "s/^$2 //p")" >"$work/record" && mv "$work/record" "$file"
 }

@@ -14,7 +14,7 @@ else
     tasks="translate passive"
     work=$build/results/work kept=results
     pretrain_steps=10000 pretrain_tokens=2048 pretrain_threads=2 vocabulary=1024 documents=130000
-    steps=150 examples=2000 test_examples=200 kind_documents=6 max_new=48 seeds="1 2 3 4 5" prune_at=0,25,50,75
+    steps=150 examples=2000 test_examples=200 kind_documents=12 max_new=48 seeds="1 2 3 4 5" prune_at=0,25,50,75
     kinds=$("$generate" --list | cut -d ' ' -f 1)
     study_methods=${STUDY_METHODS:-topk frozen aux bias condenser condenser-sigmoid condenser-softmax condenser-one
         condenser-released densemixer esft lora dora smt lora-condenser smt-condenser}

@@ -76,15 +76,38 @@ static int owned(const struct study *s, const char *model, int64_t kind, size_t 
     return n;
 }
 
+// The loss without so many per cent of a kind's least used experts.
+static double without(const json_t *line, double percent)
+{
+    json_t *row;
+    size_t i;
+    json_array_foreach(json_object_get(line, "prune"), i, row)
+    {
+        if (strcmp(json_string_value(json_array_get(row, 0)), "least") == 0 &&
+            fabs(json_number_value(json_array_get(row, 1)) - percent) < 0.5) {
+            return json_number_value(json_array_get(row, 2));
+        }
+    }
+    return (double)NAN;
+}
+
+static bool put_without(struct buf *out, const json_t *line)
+{
+    return put_number(out, number_of(line, "loss"), 3) && put_number(out, without(line, 50), 3) &&
+           put_number(out, without(line, 75), 3) && put_number(out, effective(line), 1);
+}
+
 bool table_kinds(struct buf *out, const struct study *s, const char *task)
 {
     (void)task;
     const json_t *mix = base_on(s, "mix"), *line;
     size_t k;
     if (!mix || !json_array_size(s->kinds)) return buf_puts(out, not_run);
-    bool ok = buf_puts(out, "| kind | share of documents % | loss, untrained | loss, base | "
-                            "experts in use | load on the mix's tail % | experts of its own |\n"
-                            "|---|---|---|---|---|---|---|\n");
+    bool ok =
+        buf_puts(out, "| kind | share of documents % | loss, untrained | loss, base | with half of "
+                      "the experts | with a quarter | experts in use | load on the mix's tail % | "
+                      "experts of its own |\n"
+                      "|---|---|---|---|---|---|---|---|---|\n");
     json_array_foreach(s->kinds, k, line)
     {
         const char *kind = text_of(line, "kind");
@@ -95,10 +118,11 @@ bool table_kinds(struct buf *out, const struct study *s, const char *task)
         ok = ok && buf_printf(out, "| %s |", kind) &&
              put_number(out, 100 * number_of(line, "share"), 1) &&
              put_number(out, number_of(kind_line(s, "random", kind), "loss"), 2) &&
-             put_number(out, number_of(line, "loss"), 3) && put_number(out, effective(line), 1) &&
-             put_number(out, 100 * on_tail(line, mix), 1) && buf_printf(out, " %d |\n", own);
+             put_without(out, line) && put_number(out, 100 * on_tail(line, mix), 1) &&
+             buf_printf(out, " %d |\n", own);
     }
-    return ok;
+    return ok && buf_puts(out, "| the mix | 100.0 | - |") && put_without(out, mix) &&
+           put_number(out, 100 * on_tail(mix, mix), 1) && buf_puts(out, " - |\n");
 }
 
 // The fewest experts that hold so much of the mix's load in a layer.

@@ -28,7 +28,7 @@ done
 mkdir made
 {
     echo '{"what":"kind","model":"model","kind":"rare","share":0.25,"loss":2,"use":[[0,0,0.5,0.5],[0.4,0.3,0.2,0.1]]}'
-    echo '{"what":"kind","model":"model","kind":"often","share":0.75,"loss":1,"use":[[0.5,0.5,0,0],[0.4,0.3,0.2,0.1]]}'
+    echo '{"what":"kind","model":"model","kind":"often","share":0.75,"loss":1,"prune":[["most",50,9,0],["least",0,1,1],["least",50,1.25,1],["least",75,1.5,1]],"use":[[0.5,0.5,0,0],[0.4,0.3,0.2,0.1]]}'
     echo '{"what":"kind","model":"random","kind":"rare","share":0.25,"loss":5,"use":[[0.25,0.25,0.25,0.25],[0.25,0.25,0.25,0.25]]}'
     echo '{"what":"kind","model":"random","kind":"often","share":0.75,"loss":4,"use":[[0.25,0.25,0.25,0.25],[0.25,0.25,0.25,0.25]]}'
     echo '{"what":"task","task":"mix","loss":1,"use":[[0.4,0.35,0.15,0.1],[0.4,0.3,0.2,0.1]]}'
@@ -49,8 +49,8 @@ mkdir made
 echo '{"task":"translate","method":"lora","rank":8,"seed":1,"lr":0.002,"learning":4000,"exact":0.25,"loss":0.5}' >made/sweep.jsonl
 cp "$repo/docs/RESULTS.md" made.md
 "$tables" made made.md charts || complain "study_tables failed on results made by hand"
-expect made.md kinds often '| often | 75.0 | 4.00 | 1.000 | 2.8 | 15.0 | 2 |'
-expect made.md kinds rare '| rare | 25.0 | 5.00 | 2.000 | 2.8 | 65.0 | 2 |'
+expect made.md kinds often '| often | 75.0 | 4.00 | 1.000 | 1.250 | 1.500 | 2.8 | 15.0 | 2 |'
+expect made.md kinds rare '| rare | 25.0 | 5.00 | 2.000 | - | - | 2.8 | 65.0 | 2 |'
 expect made.md layers 0 '| 0 | 0.275 | 2 | 3 | 4 | 0 | 1.00 | 0.00 | 4 | 0 |'
 expect made.md layers 1 '| 1 | 0.250 | 2 | 3 | 4 | 0 | 0.00 | 0.00 | 0 | 0 |'
 expect made.md search topk '| topk | 0.0005: 0.500, **0.001: 0.250**, 0.002: 0.750 |'
