@@ -71,18 +71,25 @@ make_random_model() {
         "$work/base/random/"
 }
 
-# The coefficient of the load-balancing loss keeps experts alive without making them all alike.
+# The coefficient of the load-balancing loss keeps experts alive without making them all alike. A training that was
+# stopped goes on from its last checkpoint.
 train_base() {
+    local run=$work/base/run
     [ ! -e "$base/config.json" ] || return 0
     mkdir -p "$work/base"
-    make_random_model
-    "$moetune" train --model "$work/base/random" --out "$work/base/run" --overwrite --seed 1 \
-        --data "$work/data/mix.jsonl" --validation "$work/data/held-out.jsonl" --eval-every 1000 --quiet \
-        --batch-tokens "$pretrain_tokens" --max-length 512 --max-steps "$pretrain_steps" --no-recompute \
-        --routing aux --aux-coef 0.001 --threads "$pretrain_threads" \
-        --lr 2e-3 --schedule cosine-floor --min-lr-rate 0.05 --warmup-steps 100 --beta2 0.98 \
-        >>"$log" 2>&1 || { cat "$log" >&2; return 1; }
-    mv "$work/base/run/model" "$base"
+    if compgen -G "$run/checkpoint-*" >/dev/null; then
+        set -- --resume --out "$run" --quiet
+    else
+        make_random_model
+        set -- --model "$work/base/random" --out "$run" --overwrite --seed 1 --quiet \
+            --data "$work/data/mix.jsonl" --validation "$work/data/held-out.jsonl" --eval-every 1000 --save-every 1000 \
+            --batch-tokens "$pretrain_tokens" --max-length 512 --max-steps "$pretrain_steps" --no-recompute \
+            --routing aux --aux-coef 0.001 --threads "$pretrain_threads" \
+            --lr 2e-3 --schedule cosine-floor --min-lr-rate 0.05 --warmup-steps 100 --beta2 0.98
+    fi
+    "$moetune" train "$@" >>"$log" 2>&1 || { cat "$log" >&2; return 1; }
+    mv "$run/model" "$base"
+    rm -rf "$run"/checkpoint-*
 }
 
 # of_base MODEL KIND - what a model does with a kind of text, and without the experts that the kind uses least.

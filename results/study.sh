@@ -13,13 +13,13 @@ if [ "$tiny" = 1 ]; then # the whole chain in seconds: figures without meaning
 else
     tasks="translate passive"
     work=$build/results/work kept=results
-    pretrain_steps=10000 pretrain_tokens=2048 pretrain_threads=2 vocabulary=1024 documents=130000
-    steps=150 examples=2000 test_examples=200 kind_documents=12 max_new=48 seeds="1 2 3 4 5" prune_at=0,25,50,75
+    pretrain_steps=12000 pretrain_tokens=2048 pretrain_threads=2 vocabulary=1024 documents=150000
+    steps=200 examples=2500 test_examples=200 kind_documents=12 max_new=48 seeds="1 2 3 4 5" prune_at=0,25,50,75
     kinds=$("$generate" --list | cut -d ' ' -f 1)
     study_methods=${STUDY_METHODS:-topk frozen aux bias condenser condenser-sigmoid condenser-softmax condenser-one
         condenser-released densemixer esft lora dora smt lora-condenser smt-condenser}
     # 544 blocks of 16 x 16 are as many values as rank 1 in every projection (139,264).
-    sweep_methods="lora dora smt" sweep_ranks="1 2 4 8 16 32" blocks_a_rank=544 most_rates=5
+    sweep_methods="lora dora smt" sweep_ranks="1 2 8 32" blocks_a_rank=544 most_rates=5
 fi
 base=$work/base/model
 main_rank=2 # of lora and dora; as many values in smt
@@ -30,7 +30,7 @@ search_seed=0
 # not searched for itself (`rates_of`) takes that of the method named there.
 method_options() {
     local rank=$2
-    phases=1 rates_of=$1 first_rates="5e-4 1e-3 2e-3"
+    phases=1 rates_of=$1 first_rates="1e-3 2e-3 4e-3"
     # The bias moves p, which is about 1/64: within half of the steps by a quarter of that at most. In the logits
     # (preset released) it has the published rate.
     local bias="--bias-rate 5e-5"
@@ -51,11 +51,11 @@ method_options() {
         options="--routing condenser --condenser-preset released --bias-rate 1e-3 --phase2-rate 5e-5" phases=2
         ;;
     densemixer) options="--routing densemixer" ;;
-    esft) options="--tuning esft --esft-tokens 8192" first_rates="1e-3 2e-3 4e-3" ;;
-    lora | dora) options="--tuning $1 $low_rank" first_rates="2e-3 4e-3 8e-3" ;;
-    smt) options=$blocks first_rates="2e-3 4e-3 8e-3" ;;
-    lora-condenser) options="--tuning lora $low_rank $condenser" phases=2 first_rates="2e-3 4e-3 8e-3" ;;
-    smt-condenser) options="$blocks $condenser" phases=2 first_rates="2e-3 4e-3 8e-3" ;;
+    esft) options="--tuning esft --esft-tokens 8192" first_rates="2e-3 4e-3 8e-3" ;;
+    lora | dora) options="--tuning $1 $low_rank" first_rates="4e-3 8e-3 1.6e-2" ;;
+    smt) options=$blocks first_rates="4e-3 8e-3 1.6e-2" ;;
+    lora-condenser) options="--tuning lora $low_rank $condenser" phases=2 first_rates="4e-3 8e-3 1.6e-2" ;;
+    smt-condenser) options="$blocks $condenser" phases=2 first_rates="4e-3 8e-3 1.6e-2" ;;
     *)
         echo "study.sh: no method '$1'" >&2
         return 1
