@@ -37,7 +37,7 @@ method_options() {
     local condenser="--routing condenser $bias --phase2-rate 2.5e-6"
     local low_rank="--lora-rank $rank --lora-alpha $((2 * rank))"
     local blocks="--tuning smt --smt-block 16 --smt-scope all --smt-warmup-steps 20"
-    blocks+=" --smt-blocks $((blocks_a_rank * rank)) --smt-mlp-fraction 0.01"
+    blocks+=" --smt-blocks $((blocks_a_rank * rank))"
     case $1 in
     topk) options="" ;;
     frozen) options="--freeze *.mlp.gate.weight" ;;
