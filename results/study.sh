@@ -8,7 +8,7 @@ if [ "$tiny" = 1 ]; then # the whole chain in seconds: figures without meaning
     pretrain_steps=6 pretrain_tokens=512 pretrain_threads=1 vocabulary=300 documents=100
     steps=4 examples=60 test_examples=6 kind_documents=1 max_new=8 seeds="1 2" prune_at=0,50
     study_methods=${STUDY_METHODS:-topk lora-condenser}
-    sweep_methods=smt sweep_ranks="1 2" blocks_a_rank=4 most_rates=4
+    sweep_methods=smt sweep_ranks="1 2" main_rank=2 blocks_a_rank=4 most_rates=4
     kinds="story records glossary velan"
 else
     tasks="translate passive"
@@ -18,11 +18,11 @@ else
     kinds=$("$generate" --list | cut -d ' ' -f 1)
     study_methods=${STUDY_METHODS:-topk frozen aux bias condenser condenser-sigmoid condenser-softmax condenser-one
         condenser-released densemixer esft lora dora smt lora-condenser smt-condenser}
-    # 544 blocks of 16 x 16 are as many values as rank 1 in every projection (139,264).
-    sweep_methods="lora dora smt" sweep_ranks="1 2 8 32" blocks_a_rank=544 most_rates=5
+    # main_rank is that of lora and dora in the runs; smt has as many values: 544 blocks of 16 x 16 are as many as
+    # rank 1 in every projection has (139,264).
+    sweep_methods="lora dora smt" sweep_ranks="2 8 16 32" main_rank=8 blocks_a_rank=544 most_rates=5
 fi
 base=$work/base/model
-main_rank=2 # of lora and dora; as many values in smt
 sweep_task=translate
 search_seed=0
 
