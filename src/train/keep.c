@@ -147,8 +147,7 @@ bool trainer_write(struct trainer *t, char *path, size_t size, const char *name,
     tell_saving(t, path);
     return dir_remove(temporary, err) &&
            (adapter ? model_save_adapter : model_export)(&t->model, temporary, err) &&
-           checkpoint_check_files(&t->model.checkpoint, err) &&
-           dir_replace(path, temporary, err);
+           checkpoint_check_files(&t->model.checkpoint, err) && dir_replace(path, temporary, err);
 }
 
 bool trainer_makes_adapter(const struct trainer *t)
