@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 build=$1 limit=$2
 shift 2
 ledger=$build/fuzz/ledger
-chunk=2000000 # inputs of one run: what a stop loses at most
+chunk=500000 # inputs of one run: what a stop loses at most
 
 # Bytes of an input: what the parser's interesting inputs need, since time goes with the length.
 longest() {
@@ -33,8 +33,12 @@ run() {
         -verbosity=0 -print_final_stats=1 -reload=0 -artifact_prefix="$found/" \
         $([ ! -e "$words" ] || echo "-dict=$words") \
         "$found/corpus" "tests/fuzz/corpus/$name" >"$found/log" 2>&1; then
-        tail -n 60 "$found/log"
-        echo "fuzz: $target failed; the input lies in $found" >&2
+        if grep -aq 'run interrupted' "$found/log"; then
+            echo "fuzz: $target was stopped; this run does not count" >&2
+        else
+            tail -n 60 "$found/log"
+            echo "fuzz: $target failed; the input lies in $found" >&2
+        fi
         return 1
     fi
     inputs=$(grep -a number_of_executed_units "$found/log" | grep -o '[0-9]*$')
