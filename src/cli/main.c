@@ -69,6 +69,7 @@ static int run_command(enum command c, int argc, char **argv)
 {
     struct options o;
     struct error err = {""};
+    json_begin();
     if (!options_parse(&o, c, argc, argv, &err)) {
         print_error(commands[c].name, err.msg);
         return usage_status();

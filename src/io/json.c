@@ -155,6 +155,11 @@ json_t *json_parse(const char *text, size_t size, const char *where, struct erro
     return NULL;
 }
 
+void json_begin(void)
+{
+    memory.lost = false;
+}
+
 char *json_text(const json_t *value, size_t flags)
 {
     char *text = value && !memory.lost ? json_dumps(value, flags) : NULL;

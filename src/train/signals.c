@@ -65,7 +65,6 @@ bool signals_begin(struct error *err)
     int failed = pthread_attr_init(&attributes);
     if (!failed) {
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        pthread_attr_setstacksize(&attributes, 256 << 10);
         failed = pthread_create(&thread, &attributes, wait_for_them, NULL);
         pthread_attr_destroy(&attributes);
     }

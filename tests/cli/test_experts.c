@@ -308,6 +308,7 @@ static void no_memory_is_an_error(void **state)
     int64_t failures = 0;
     for (int64_t n = 1;; n++) {
         const int64_t before = mem_count();
+        json_begin();
         mem_fail_at(n, false);
         const enum status status = command_experts(&o, &io, &err);
         const bool reached = mem_count() - before >= n;

@@ -207,6 +207,7 @@ static void stopped_and_failed_runs(void **unused)
     assert_string_equal(text(r, "outcome"), "done");
     json_decref(r);
     toy_model(t.base, "model.layers.0.mlp.experts.1.up_proj.weight", 3); // NaN
+    t.stage.setup.tuning_options.freeze = "model.layers.0.mlp.experts.1.*";
     t.run.resume = false;
     t.run.overwrite = true;
     assert_false(toy_run(&t, &err));
