@@ -148,7 +148,9 @@ struct options {
     struct run_config config;
     bool flag[OPTION_ROWS];     // given on the command line
     int file_line[OPTION_ROWS]; // line of the YAML file that gave it, 0: none
-    char **owned;               // texts that did not come from argv
+    bool
+        of_session; // the library's, which stay from one call to the next: some of another method are no error
+    char **owned; // texts that did not come from argv
     int64_t n_owned, owned_capacity;
 };
 

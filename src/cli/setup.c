@@ -172,7 +172,7 @@ enum status setup_check(const struct options *o, struct error *err)
     if (!routing_settle(&settled, err)) return STATUS_FAILED;
     const struct texts one = {.item = (const char *[]){r->routing}, .count = 1};
     const struct texts *names = r->routings.count ? &r->routings : &one;
-    if (!check_readers(o, names, err)) return STATUS_USAGE;
+    if (!o->of_session && !check_readers(o, names, err)) return STATUS_USAGE;
     for (int64_t i = 0; i < names->count; i++) {
         const struct routing *routing = routing_find(names->item[i], err);
         if (!routing || !routing_check(routing, &r->routing_options, &c, err)) return STATUS_USAGE;

@@ -145,6 +145,7 @@ bool settings_read(struct settings *s, const char *path, const char *but, struct
 
 bool settings_apply(const struct settings *s, struct options *o, const char *but, struct error *err)
 {
+    o->of_session = true;
     for (int64_t i = 0; i < s->count; i++) {
         const struct setting *item = &s->item[i];
         if ((but && !strcmp(item->name, but)) || !option_find(o->command, item->name)) continue;

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-static const double x[] = {0, 25, 50, 75}, low[] = {1, 2, 4, 8}, high[] = {8, 9, NAN, 12};
+static const double x[] = {0, 25, 50, 75}, low[] = {1, 2, 4, 8}, high[] = {8, 9, (double)NAN, 12};
 
 static struct svg_chart chart_of(struct svg_line line[2], const char *first, const char *second)
 {
@@ -80,7 +80,7 @@ static void test_long_legend(void **state)
 static void test_nothing_to_draw(void **state)
 {
     (void)state;
-    static const double nan[] = {NAN, NAN, NAN, NAN};
+    static const double nan[] = {(double)NAN, (double)NAN, (double)NAN, (double)NAN};
     struct svg_line line = {.name = "a", .x = x, .y = nan, .n = 4};
     const struct svg_chart c = {.about = "", .line = &line, .n_lines = 1};
     assert_false(svg_has_points(&c));

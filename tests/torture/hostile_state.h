@@ -44,7 +44,7 @@ static const struct attack on_adapters[] = {
      adapted, about_adapter, "not a regular expression"},
     {"a pattern of rank 1e300", edit, about_adapter,
      "\"rank_pattern\": {=>\"rank_pattern\": {\".*\": 1e300, ", adapted, about_adapter,
-     "rank 1e+300"},
+     "rank_pattern: '.*': a number from 1e-30 to 1e+30 expected"},
     {"a depth bomb", repeat, about_adapter, "{\"r\":|[|100000|]}", adapted, about_adapter,
      "maximum parsing depth"},
     {"a memory bomb", bomb, about_adapter, "{\"r\":[{}|,{}|4000000|]}", adapted, about_adapter,
