@@ -11,6 +11,8 @@ if(CMAKE_C_COMPILER MATCHES "gcc$")
 endif()
 set(CMAKE_C_COMPILER_TARGET ${triplet}) # read for clang alone: a gcc has one target
 set(CMAKE_CXX_COMPILER_TARGET ${triplet})
+set(CMAKE_LINKER ${triplet}-ld) # with clang, CMake would take this machine's own
+set(CMAKE_OBJCOPY ${triplet}-objcopy)
 set(CMAKE_LIBRARY_ARCHITECTURE ${triplet})
 set(ENV{PKG_CONFIG_LIBDIR} /usr/lib/${triplet}/pkgconfig:/usr/share/pkgconfig)
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64)
