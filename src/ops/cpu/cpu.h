@@ -76,6 +76,7 @@ void cpu_upload(void *dst, const void *src, size_t bytes);
 void cpu_download(void *dst, const void *src, size_t bytes);
 void cpu_zero(struct tensor x);
 void cpu_convert(struct tensor y, struct tensor x);
+void cpu_import(struct tensor y, struct tensor host);
 // elementwise.c
 void cpu_add(struct tensor y, struct tensor a, struct tensor b);
 void cpu_bias_forward(struct tensor y, struct tensor b);

@@ -161,6 +161,21 @@ void cpu_convert(struct tensor y, struct tensor x)
     }
 }
 
+void cpu_import(struct tensor y, struct tensor host)
+{
+    const int64_t count = tensor_count(y);
+    assert(count == tensor_count(host));
+#pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (count > SMALL_WORK)
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        const int64_t n = min_i64(BLOCK, count - first);
+        double aligned[BLOCK]; // of any type, as the file may not have it
+        memcpy(aligned, (const char *)host.data + (size_t)first * dtype_size(host.dtype),
+               (size_t)n * dtype_size(host.dtype));
+        dtype_convert((char *)y.data + (size_t)first * dtype_size(y.dtype), y.dtype, aligned,
+                      host.dtype, n);
+    }
+}
+
 struct scratch_block {
     void *data;
     size_t size;
