@@ -36,13 +36,14 @@ static _Thread_local struct {
 } memory;
 static char freed; // stands where something was
 
-static void put(void **slot, size_t slots, void *p)
+// The slot that holds `sought`, from the place on where p belongs; else the next empty one.
+static void **seek(void **slot, size_t slots, const void *p, const void *sought)
 {
     size_t i = (uintptr_t)p / 16 * 0x9e3779b97f4a7c15U >> 20;
-    while (slot[i % slots]) {
+    while (slot[i % slots] && slot[i % slots] != sought) {
         i++;
     }
-    slot[i % slots] = p;
+    return &slot[i % slots];
 }
 
 static bool hold(void *p)
@@ -56,14 +57,14 @@ static bool hold(void *p)
         memory.used = 0;
         for (size_t i = 0; i < memory.slots; i++) {
             if (!memory.slot[i] || memory.slot[i] == &freed) continue;
-            put(slot, slots, memory.slot[i]);
+            *seek(slot, slots, memory.slot[i], NULL) = memory.slot[i];
             memory.used++;
         }
         if (memory.slot != memory.first) mem_free(memory.slot);
         memory.slot = slot;
         memory.slots = slots;
     }
-    put(memory.slot, memory.slots, p);
+    *seek(memory.slot, memory.slots, p, NULL) = p;
     memory.used++;
     return true;
 }
@@ -87,12 +88,9 @@ static void *allocate(size_t bytes)
 static void release(void *p)
 {
     if (memory.parsing && p) {
-        size_t i = (uintptr_t)p / 16 * 0x9e3779b97f4a7c15U >> 20;
-        while (memory.slot[i % memory.slots] && memory.slot[i % memory.slots] != p) {
-            i++;
-        }
-        if (memory.slot[i % memory.slots]) {
-            memory.slot[i % memory.slots] = &freed;
+        void **held = seek(memory.slot, memory.slots, p, p);
+        if (*held) {
+            *held = &freed;
             memory.taken -= malloc_usable_size(p);
         }
     }

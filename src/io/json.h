@@ -11,7 +11,7 @@
 json_t *json_parse(const char *text, size_t size, const char *where, struct error *err);
 json_t *json_parse_file(const char *path, size_t limit, struct error *err);
 
-// A command begins: parts that got no memory before it are not of its values (json_text).
+// A command, or a call of the library, begins: parts that got no memory before it are not of its values (json_text).
 void json_begin(void);
 // Each returns false only on a wrong type or range; *out keeps its value when the key is missing or
 // null unless `required`.

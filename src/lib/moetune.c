@@ -9,6 +9,7 @@
 #include "cli/job.h"
 #include "cli/setup.h"
 #include "eval/score.h"
+#include "io/json.h"
 #include "lib/settings.h"
 
 #include <locale.h>
@@ -32,6 +33,7 @@ struct moetune {
 // The caller's locale must not change how numbers are read and written; per thread, so nobody else notices.
 static locale_t enter(const struct moetune *m)
 {
+    json_begin();
     return uselocale(m->plain);
 }
 
