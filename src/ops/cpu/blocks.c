@@ -72,12 +72,9 @@ static void multiply(const struct share *p, const struct matrix_block *b, int64_
     product_f32(q, 1.0f);
 }
 
-// Rows at a time, in blocks of which few shapes occur: whole ones, a multiple of 16, and what is left below.
 static int64_t rows_at_once(int64_t left, int64_t width)
 {
-    const int64_t fit = max_i64(16, MOST_ELEMENTS / width / 16 * 16);
-    const int64_t m = min_i64(left, min_i64(CHUNK_ROWS, fit));
-    return m < 16 ? m : m / 16 * 16;
+    return product_rows(left, min_i64(CHUNK_ROWS, max_i64(16, MOST_ELEMENTS / width)));
 }
 
 // Blocks [first, end) of the list add to the same columns of rows [row, row + rows).

@@ -56,8 +56,7 @@ static void run_bf16(const struct tile *b, struct tensor dy, struct tensor x)
     q.lda = dy.dim[1];
     q.ldb = x.dim[1];
     for (int64_t r = 0; r < b->count; r += q.k) {
-        const int64_t left = min_i64(BF16_ROWS, b->count - r);
-        q.k = left < 16 ? left : left / 16 * 16; // few shapes
+        q.k = product_rows(b->count - r, BF16_ROWS);
         q.a = element_at(dy, (b->first + r) * dy.dim[1] + b->row);
         q.b = element_at(x, (b->first + r) * x.dim[1] + b->column);
         product_bf16(&q);

@@ -157,15 +157,13 @@ static void run_f32(const struct bank_product *p, const struct task *t)
     close_output(p, t, c);
 }
 
-// Rows in blocks of which few shapes occur: whole ones, a multiple of 16, and what is left below 16.
 static void run_bf16(const struct bank_product *p, const struct task *t)
 {
     const bool direct = p->y.dtype == DTYPE_BF16 && !p->accumulate;
     int64_t ldc = p->columns;
     float *c = direct ? NULL : open_output(p, t, &ldc);
-    for (int64_t row = 0; row < t->rows;) {
-        const int64_t left = min_i64(BF16_ROWS, t->rows - row),
-                      m = left < 16 ? left : left / 16 * 16;
+    for (int64_t row = 0, m; row < t->rows; row += m) {
+        m = product_rows(t->rows - row, BF16_ROWS);
         struct product q = {.m = m,
                             .n = t->columns,
                             .k = p->depth,
@@ -178,7 +176,6 @@ static void run_bf16(const struct bank_product *p, const struct task *t)
         const int64_t first = (t->row + row) * p->columns + t->column;
         q.c = direct ? (void *)((uint16_t *)p->y.data + first) : (void *)(c + row * ldc);
         product_bf16(&q);
-        row += m;
     }
     if (!direct) close_output(p, t, c);
 }

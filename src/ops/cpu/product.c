@@ -336,6 +336,17 @@ void product_bf16(const struct product *p)
     if (!m || !execute(m, p)) cpu_leave_task(); // tried at the start by product_bf16_works
 }
 
+int64_t product_rows(int64_t left, int64_t most)
+{
+    const int64_t rows = left < most ? left : most, sixteens = rows / 16;
+    if (!sixteens) return rows;
+    int dropped = 0;
+    while (sixteens >> dropped > 7) {
+        dropped++;
+    }
+    return (sixteens >> dropped << dropped) * 16;
+}
+
 bool product_bf16_works(void)
 {
     bool works = cpu_free_bytes() > 0; // else no product can be made, and no model is allocated

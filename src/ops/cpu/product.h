@@ -17,6 +17,11 @@ struct product {
 void product_f32(const struct product *p, float scale); // scale times A B
 void product_bf16(const struct product *p);             // A and B BF16, sums in F32
 
+// How many of `left` rows (at most `most`) a BF16 product takes at once where their number differs from step to step,
+// as an expert's does: all of them below 16, else a multiple of 16 with three leading bits. For every shape that occurs
+// code is made and kept (about 30 KB), so that memory stops growing only when few shapes can occur: 31 up to 512 rows.
+int64_t product_rows(int64_t left, int64_t most);
+
 bool product_bf16_works(void);   // the library has such a product for this processor
 bool product_bf16_is_fast(void); // and the processor has instructions for it
 
