@@ -2,6 +2,8 @@
 # torture.sh BUILD [PART...] - what docs/RELIABILITY.md promises, attacked at its full length: every
 # tests/torture/test_PART.c and .sh (or only the parts named), one after another, with TORTURE=full. `make test` runs
 # the same programs in their short form. Prints a line for each part; its output lies in BUILD/torture/PART.log.
+# TORTURE_ONLY=NAME: of what a part tries one after another only that whose name begins so (kill_calls, power_loss,
+# failing_calls, failing_malloc).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=$1

@@ -3,6 +3,7 @@
 #pragma once
 #include "toy.h"
 
+#include "form.h"
 #include "interpose.h"
 
 #define main moetune_main
@@ -47,12 +48,6 @@ static inline void attack_open(void)
     report = (void *)syscall(SYS_mmap, NULL, sizeof *report, PROT_READ | PROT_WRITE,
                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(report != MAP_FAILED);
-}
-
-static inline bool attack_full(void)
-{
-    const char *how = getenv("TORTURE");
-    return how && !strcmp(how, "full");
 }
 
 // Where an address lies: "library+offset", for addr2line.

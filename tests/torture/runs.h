@@ -3,6 +3,8 @@
 #pragma once
 #include "toy.h"
 
+#include "form.h"
+
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/setup.h"
@@ -49,12 +51,6 @@ static struct runs_shared {
     int warnings;
     char warning[1024], error[1024]; // the last of each
 } * runs_shared;
-
-static inline bool runs_full(void)
-{
-    const char *s = getenv("TORTURE");
-    return s && !strcmp(s, "full");
-}
 
 static inline void runs_log(enum log_level level, const char *line, void *user)
 {

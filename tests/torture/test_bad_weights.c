@@ -1,6 +1,7 @@
 // tests/torture/test_bad_weights.c - models and data that hold what is not a finite number, or overflow: whatever is
 // wrong is said, before step 1 where it can be seen there, and every file that a run leaves is finite.
 #include "bad_step.h"
+#include "form.h"
 
 #include "base/log.h"
 
@@ -280,7 +281,7 @@ static void a_bad_validation_loss(void **state)
 static int prepare(void **state)
 {
     (void)state;
-    full = getenv("TORTURE") && !strcmp(getenv("TORTURE"), "full");
+    full = torture_full();
     toy_open(&toy);
     pairs_write_data(&toy);
     return chdir(toy_path(toy.base, ".."));

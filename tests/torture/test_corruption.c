@@ -2,6 +2,7 @@
 // found and named (the file, and the tensor where it lies in one); a resume says what it skips, goes on from the
 // newest good one and ends with the bytes of an undisturbed run. The seed is fixed: a trial comes again by its number.
 #include "damage.h"
+#include "form.h"
 
 #include "base/log.h"
 #include "train/checkpoint.h"
@@ -146,16 +147,10 @@ static bool verifies(const struct folder *f, struct error *err)
     return ok;
 }
 
-static bool is_full(void)
-{
-    const char *form = getenv("TORTURE");
-    return form && !strcmp(form, "full");
-}
-
 static void damage_is_found_and_named(void **unused)
 {
     (void)unused;
-    const int trials = is_full() ? 10000 : 600;
+    const int trials = torture_full() ? 10000 : 600;
     struct rng r = {.seed = SEED};
     for (int i = 0; i < trials; i++) {
         struct damage d;
@@ -235,7 +230,7 @@ static void check_heard(const struct heard *h, const struct damage *d, int newes
 static void resume_goes_on_from_the_newest_good_one(void **unused)
 {
     (void)unused;
-    const int trials = is_full() ? 300 : 8, newest = CHECKPOINTS - 2;
+    const int trials = torture_full() ? 300 : 8, newest = CHECKPOINTS - 2;
     struct rng r = {.seed = SEED + 1};
     struct toy *t = &all.toy;
     struct error err = {0};

@@ -2,6 +2,7 @@
 // or 2, in one line that names the file and the fault, within a second and 300 MB. What it must say stands beside
 // each in the tables (hostile_*.h), so that a wrong message fails. And a model's folder of links, as the cache of
 // Hugging Face has it, works.
+#include "form.h"
 #include "hostile_state.h"
 
 // ---- what all cases begin with
@@ -154,8 +155,7 @@ static bool try_one(const struct attack *a)
 
 static bool is_due(const struct attack *a)
 {
-    const char *form = getenv("TORTURE");
-    return (form && !strcmp(form, "full")) || (a->make != bomb && a->make != header_bomb);
+    return torture_full() || (a->make != bomb && a->make != header_bomb);
 }
 
 static void try_all(const struct attack *a, size_t n)

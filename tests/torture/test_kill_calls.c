@@ -82,8 +82,8 @@ static void check_doing(const struct run_kind *k, const struct doing *d)
     char kind[RUN_CALLS];
     memcpy(kind, runs_shared->kind, sizeof kind);
     assert_true(all > 100);
-    const int64_t last = runs_full() || !d->within ? all : d->within;
-    const int64_t stride = runs_full() ? 1 : last / d->points;
+    const int64_t last = torture_full() || !d->within ? all : d->within;
+    const int64_t stride = torture_full() ? 1 : last / d->points;
     for (int64_t n = 1 + rng_below(&r, stride); n <= last; n += stride) {
         check_point(k, d, n, false, 0);
         if (kind[n] == CALL_WRITE) check_point(k, d, n, true, 0);
@@ -108,7 +108,7 @@ static void killed_at_every_call(void **unused)
     runs_open();
     calls.before = die_if_due;
     for (int i = 0; i < RUN_KINDS; i++) {
-        check_kind(&run_kinds[i]);
+        if (torture_wants(run_kinds[i].name)) check_kind(&run_kinds[i]);
     }
     printf("torture: %d kills at the calls of %d runs that save and export, each gone on with to "
            "the same bytes\n",

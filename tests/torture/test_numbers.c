@@ -2,6 +2,7 @@
 // is skipped and counted and moves nothing, three in a row end the run, and what is on the disk never holds
 // any of it.
 #include "bad_step.h"
+#include "form.h"
 
 #include <unistd.h>
 
@@ -270,7 +271,7 @@ static int prepare(void **state)
 {
     (void)state;
     static struct toy t;
-    full = getenv("TORTURE") && !strcmp(getenv("TORTURE"), "full");
+    full = torture_full();
     toy_open(&t);
     pairs_write_data(&t);
     return chdir(toy_path(t.base, ".."));

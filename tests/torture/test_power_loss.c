@@ -193,7 +193,7 @@ static void check_cut(const struct run_kind *k, const struct disk *d, int64_t pr
     cuts++;
     check_state(k, d, &lost, promised);
     check_state(k, d, &kept, promised);
-    for (int i = 0; i < (runs_full() ? 4 : 1); i++) {
+    for (int i = 0; i < (torture_full() ? 4 : 1); i++) {
         struct disk_state s = some(r);
         check_state(k, d, &s, promised);
     }
@@ -205,7 +205,7 @@ static void check_cuts(const struct run_kind *k, struct disk *d, int64_t promise
 {
     struct promise p = {.made = promised};
     struct rng r = {.seed = (uint64_t)seed};
-    const int64_t stride = runs_full() ? 1 : trace.n / STATES_SHORT + 1,
+    const int64_t stride = torture_full() ? 1 : trace.n / STATES_SHORT + 1,
                   first = rng_below(&r, stride);
     for (int64_t i = 0; i < trace.n; i++) {
         snprintf(runs_doing, sizeof runs_doing, "%s, %s, power lost after call %d of %d", k->name,
@@ -259,7 +259,7 @@ static void check_kind(const struct run_kind *k)
     runs_straight(k->name, k->options);
     empty_disk();
     check_trace(k, k->options, "from nothing");
-    for (int i = 0; i < (runs_full() ? 3 : 1); i++) {
+    for (int i = 0; i < (torture_full() ? 3 : 1); i++) {
         empty_disk();
         record(k->options);
         cut_at(0.2 + 0.8 * rng_uniform(&r), some(&r));
@@ -312,7 +312,7 @@ static void power_lost_after_every_call(void **unused)
     runs_open();
     runs_out = "disk/new/run";
     for (int i = 0; i < RUN_KINDS; i++) {
-        check_kind(&run_kinds[i]);
+        if (torture_wants(run_kinds[i].name)) check_kind(&run_kinds[i]);
     }
     forget_trace();
     *runs_doing = 0;

@@ -3,6 +3,7 @@
 // and two tokens, batches without a target. Each trains with every routing, its gradients are slopes (where there
 // is a slope), and a second run with other threads ends with the same bytes.
 #include "bad_step.h"
+#include "form.h"
 
 #include <unistd.h>
 
@@ -333,7 +334,7 @@ static void a_step_without_a_target_moves_nothing(void **state)
 static int prepare(void **state)
 {
     (void)state;
-    full = getenv("TORTURE") && !strcmp(getenv("TORTURE"), "full");
+    full = torture_full();
     toy_open(&toy);
     return chdir(toy_path(toy.base, ".."));
 }
