@@ -92,16 +92,17 @@ static bool settle(struct options *o, struct folder *f, const struct routing_sou
     return ok || fail(err, "no memory for the options");
 }
 
-// Weights that do not open are told of when the model is opened.
 bool routing_settle(struct options *o, struct error *err)
 {
-    struct checkpoint c;
+    struct checkpoint c = {0};
     struct run_config *config = &o->config;
     struct routing_options whole = {0}; // nothing beats what the folder says of itself
     struct folder f = {0};
     // bench makes a folder of its own; experts may read logs alone
     if (!option_find(o->command, "model") || !config->model) return true;
-    const struct checkpoint *opened = checkpoint_open(&c, config->model, NULL) ? &c : NULL;
+    const bool weights = checkpoint_exists(config->model); // else told of when the model is opened
+    if (weights && !checkpoint_open(&c, config->model, err)) return false;
+    const struct checkpoint *opened = weights ? &c : NULL;
     bool ok = routing_options_source(&whole, config->adapter, config->model, opened, err);
     f.dir = whole.source.dir;
     ok = ok && settle(o, &f, &whole.source, err) &&

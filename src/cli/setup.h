@@ -14,7 +14,8 @@ enum status setup_check(const struct options *o, struct error *err);
 // Backend, routing, and (learns) tuning. Settles what the model's folder says of the routing. Configures the
 // machine: call before the first op.
 bool setup_model(struct model_setup *s, struct options *o, bool learns, struct error *err);
-// What the model's folder says of its routing becomes the default of those options (routing_default.c).
+// What the model's folder says of its routing becomes the default of those options (routing_default.c). False,
+// too, where it has weights that do not open: a state may lie among them.
 bool routing_settle(struct options *o, struct error *err);
 void setup_machine(const struct options *o);
 // Where the reading of weights is shown that takes time. Call once, before setup_model.

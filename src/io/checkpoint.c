@@ -147,6 +147,14 @@ bool checkpoint_open(struct checkpoint *c, const char *dir, struct error *err)
     return ok;
 }
 
+bool checkpoint_exists(const char *dir)
+{
+    char single[4096], index[4096];
+    return !path_join(single, sizeof single, dir, single_name, NULL) ||
+           !path_join(index, sizeof index, dir, index_name, NULL) || file_exists(single) ||
+           file_exists(index);
+}
+
 bool checkpoint_check_files(struct checkpoint *c, struct error *err)
 {
     for (int64_t s = 0; s < c->n_shards; s++) {

@@ -17,6 +17,8 @@ struct checkpoint {
 // followed, as the Hugging Face cache lays folders out). Every tensor of the index must be in the named
 // shard and every tensor of a shard in the index.
 bool checkpoint_open(struct checkpoint *c, const char *dir, struct error *err);
+// Is there something to open? True where that cannot be known.
+bool checkpoint_exists(const char *dir);
 // Are its files still as long as they were when they were opened? Warns of one that was written to since.
 bool checkpoint_check_files(struct checkpoint *c, struct error *err);
 void checkpoint_close(struct checkpoint *c);
