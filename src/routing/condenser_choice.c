@@ -253,21 +253,30 @@ static bool all_zero(const float *x, const struct model_config *c)
     return true;
 }
 
+bool condenser_by_bias(const struct routing_options *r)
+{
+    return r->condenser_choice == CHOICE_LOWEST_BIAS ||
+           r->condenser_choice == CHOICE_HIGHEST_BIAS ||
+           (r->condenser_total > 0 && r->condenser_share == SHARE_BIAS_STD);
+}
+
+bool condenser_shared_by_use(const struct routing_options *r)
+{
+    return r->condenser_total > 0 && r->condenser_share == SHARE_USAGE_GINI;
+}
+
 // A choice, or a share, by what is zero everywhere would be one by the experts' numbers.
 static bool check_source(const struct routing_options *r, const struct model_config *c,
                          const float *bias, const float *usage, struct error *err)
 {
-    const bool total = r->condenser_total > 0;
-    const bool by_bias =
-        r->condenser_choice == CHOICE_LOWEST_BIAS || r->condenser_choice == CHOICE_HIGHEST_BIAS;
-    const bool share_by_bias = total && r->condenser_share == SHARE_BIAS_STD;
-    const bool share_by_use = total && r->condenser_share == SHARE_USAGE_GINI;
-    if ((by_bias || share_by_bias) && all_zero(bias, c)) {
+    const bool used =
+        r->condenser_choice == CHOICE_LEAST_USED || r->condenser_choice == CHOICE_MOST_USED;
+    if (condenser_by_bias(r) && all_zero(bias, c)) {
         return fail(err,
                     "condensers: the bias is zero everywhere, so there is nothing to choose by; "
                     "a longer phase 1 or a bias file expected");
     }
-    if ((!by_bias || share_by_use) && all_zero(usage, c)) {
+    if ((used || condenser_shared_by_use(r)) && all_zero(usage, c)) {
         return fail(err, "condensers: the experts' use is zero everywhere, so there is nothing to "
                          "choose by; a phase 1, or a bias file with usage_sums expected");
     }

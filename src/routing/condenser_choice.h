@@ -10,10 +10,13 @@ struct condensers {
 };
 void condensers_free(struct condensers *s);
 
-// What can be said before anything is loaded: the options parse, r fits the model and the preset, and the
-// files that the user names fit, too.
+// What can be said before anything is loaded: the options parse, r fits the model and the preset, phase 1 can
+// leave something to choose by, and the files that the user names fit, too.
 bool condenser_check(const struct routing_options *r, const struct model_config *c,
                      struct error *err);
+// Are they chosen, or shared out, by the bias; shared out by how unlike the experts' use is?
+bool condenser_by_bias(const struct routing_options *r);
+bool condenser_shared_by_use(const struct routing_options *r);
 // The largest r that a layer can get.
 int64_t condenser_most(const struct routing_options *r, const struct model_config *c);
 // count (L) of --condenser-thirds or --condenser-count.

@@ -126,6 +126,29 @@ static bool counts_fit(const struct routing_options *r, const struct model_confi
     return true;
 }
 
+// What phase 1 leaves is known before it runs where no expert can be used more than another, or where the bias
+// keeps still. What only computes has no phase 1.
+static bool phase1_can_choose(const struct routing_options *r, const struct model_config *c,
+                              struct error *err)
+{
+    const int64_t E = c->n_experts;
+    const bool all_run = r->bias_usage == BIAS_USAGE_COUNT && c->experts_per_tok == E;
+    const bool by_bias = condenser_by_bias(r);
+    if (!(r->phase1_epochs > 0) || r->bias_file || r->source.bias) return true;
+    if ((by_bias || condenser_shared_by_use(r)) && (E == 1 || all_run)) {
+        return fail(err,
+                    "--routing condenser: found %s, so that phase 1 leaves nothing to choose "
+                    "condensers by; %s or --bias-file expected",
+                    E == 1 ? "one expert in a layer"
+                           : "--bias-usage count where a token runs all experts",
+                    option);
+    }
+    if (!by_bias || r->bias_rate > 0) return true;
+    return fail(err,
+                "--bias-rate: 0, but the condensers are chosen by the bias of phase 1; above 0, "
+                "or --bias-file expected");
+}
+
 // A bias that is there takes the place of phase 1, so that the choice can be made here and now.
 static bool bias_chooses(const struct routing_options *r, const struct model_config *c,
                          struct error *err)
@@ -172,7 +195,8 @@ bool condenser_check(const struct routing_options *r, const struct model_config 
         const bool readable = r->source.experts_file || r->source.checkpoint;
         if (r->condenser_experts || readable) ok = condensers_named(&set, r, c, err);
     } else {
-        ok = r->condenser_total > 0 ? total_fits(r, c, err) : counts_fit(r, c, err);
+        ok = (r->condenser_total > 0 ? total_fits(r, c, err) : counts_fit(r, c, err)) &&
+             phase1_can_choose(r, c, err);
     }
     condensers_free(&set);
     return ok && bias_chooses(r, c, err);

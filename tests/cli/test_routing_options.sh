@@ -19,14 +19,26 @@ refused() {
     rm -f "$dir.out" "$dir.err"
 }
 
+# passes COMMAND...: nothing is wrong but that there is no model.
+passes() {
+    timeout 10 "$moetune" "$@" >"$dir.out" 2>"$dir.err"
+    local got=$?
+    [ "$got" = 1 ] || complain "$*: exit $got, expected 1"
+    grep -qE "no such file|No such file|neither model.safetensors nor" "$dir.err" ||
+        complain "$*: $(cat "$dir.err")"
+    rm -f "$dir.out" "$dir.err"
+}
+
 # Layers 1 and 3 are MoE layers.
 shape='"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "vocab_size": 64,
  "hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 8, "num_hidden_layers": 4,
  "shared_expert_intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2,
  "num_experts_per_tok": 3, "decoder_sparse_step": 2, "max_position_embeddings": 64, "eos_token_id": 0'
-mkdir moe dense
+mkdir moe dense one all
 printf '{%s, "num_experts": 6}' "$shape" >moe/config.json
 printf '{%s, "num_experts": 0}' "$shape" >dense/config.json
+printf '{%s, "num_experts": 1}' "${shape/per_tok\": 3/per_tok\": 1}" >one/config.json
+printf '{%s, "num_experts": 3}' "$shape" >all/config.json
 
 bias_file() { # NAME VALUES-OF-1 VALUES-OF-3 [MORE]
     printf '{"moe_bias_states": {"model.layers.1.mlp": {"bias_values": [%s]}, "model.layers.3.mlp":
@@ -119,6 +131,24 @@ refused "--bias-rate: found '-1'" "${condenser[@]}" --bias-rate=-1
 refused "--phase2-rate: found '-1'" "${condenser[@]}" --phase2-rate -1
 refused "--bias-rate: found 'nan'" "${bias[@]}" --bias-rate nan
 refused "--bias-limit: found '-1'" "${bias[@]}" --bias-limit -1
+
+# --- a phase 1 that cannot leave anything to choose by
+refused "one expert in a layer" "${condenser[@]}" --model one --condenser-count 1
+refused "one expert in a layer" plan --data nowhere.jsonl --model one --routing condenser \
+    --condenser-total 1 --condenser-choice least-used
+refused "--bias-usage count where a token runs all" "${condenser[@]}" --model all --bias-usage count
+refused "--bias-usage count where a token runs all" "${condenser[@]}" --model all --bias-usage count \
+    --condenser-choice most-used --condenser-total 2 --condenser-share usage-gini
+refused "--bias-rate: 0, but" "${condenser[@]}" --bias-rate 0
+refused "--bias-rate: 0, but" "${condenser[@]}" --bias-rate 0 --condenser-choice highest-bias
+passes "${condenser[@]}" --model one --condenser-count 1 \
+    --condenser-choice least-used
+passes "${condenser[@]}" --model all
+passes "${condenser[@]}" --bias-rate 0 --condenser-choice least-used
+passes "${condenser[@]}" --bias-rate 0 --bias-file good.json
+passes "${condenser[@]}" --model one --condenser-experts 0
+passes eval --data nowhere.jsonl --model one --routing condenser \
+    --condenser-count 1
 
 # --- a dense model
 dense=(train --data nowhere.jsonl --out run --model dense)
