@@ -122,10 +122,14 @@ static bool print_result_json(struct output *io, const struct train_result *r, s
 static void print_result(FILE *f, const struct train_result *r, const char *out)
 {
     if (r->outcome == TRAIN_STOPPED) {
-        fprintf(f,
-                "stopped after step %" PRId64 " of %" PRId64
-                "; saved; go on with: moetune train --resume --out %s\n",
-                r->step, r->steps, out);
+        if (r->step) {
+            fprintf(f, "stopped after step %" PRId64 " of %" PRId64 "; saved; go on with", r->step,
+                    r->steps);
+        } else {
+            fprintf(f, "stopped before step 1 of %" PRId64 "; nothing to save; start it with",
+                    r->steps);
+        }
+        fprintf(f, ": moetune train --resume --out %s\n", out);
         return;
     }
     fprintf(f, "done: %" PRId64 " steps", r->step);

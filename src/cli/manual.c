@@ -127,7 +127,7 @@ void manual(FILE *f)
             ".SH EXIT STATUS\n"
             ".TP\n.B %d\ndone\n.TP\n.B %d\nfailed; one line on standard error says why\n"
             ".TP\n.B %d\nwrong usage or configuration\n"
-            ".TP\n.B %d\nstopped by a signal, after saving\n",
+            ".TP\n.B %d\nstopped by a signal; what was done is saved\n",
             STATUS_DONE, STATUS_FAILED, STATUS_USAGE, STATUS_STOPPED);
     fputs(".SH SEE ALSO\nThe methods, the files of a run and the library libmoetune are described "
           "in\n"

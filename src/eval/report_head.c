@@ -174,9 +174,11 @@ static void put_ending(struct html *h, const struct run_data *r)
         html_raw(h, "</code></p>\n");
         break;
     case RUN_STOPPED:
-        html_raw(h, "<p>It was stopped by a signal and saved; <code>moetune train --resume --out ");
+        html_raw(h, r->metrics.n ? "<p>It was stopped by a signal and saved; <code>"
+                                 : "<p>It was stopped by a signal before its first step; <code>");
+        html_raw(h, "moetune train --resume --out ");
         html_text(h, r->dir);
-        html_raw(h, "</code> goes on.</p>\n");
+        html_raw(h, r->metrics.n ? "</code> goes on.</p>\n" : "</code> starts it.</p>\n");
         break;
     case RUN_LOST:
         html_raw(

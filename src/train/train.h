@@ -153,7 +153,8 @@ struct plan {
 bool plan_make(struct plan *p, const struct trainer *t, struct error *err);
 void plan_free(struct plan *p);
 
-enum train_outcome { TRAIN_DONE, TRAIN_STOPPED }; // STOPPED: as asked (a signal), after saving
+// STOPPED: as asked (a signal), after saving what was done; before step 1 that is nothing.
+enum train_outcome { TRAIN_DONE, TRAIN_STOPPED };
 
 struct train_result {
     enum train_outcome outcome;
@@ -168,5 +169,5 @@ struct train_result {
 };
 
 // Unless the run has a `stop` of its own, SIGINT and SIGTERM are caught while this runs: the step under way
-// ends, a checkpoint is saved and the outcome is TRAIN_STOPPED; a second signal ends the process at once.
+// ends, a checkpoint is saved (of step 0 there is none) and the outcome is TRAIN_STOPPED; a second signal ends the process at once.
 bool trainer_run(struct trainer *t, struct train_result *result, struct error *err);
