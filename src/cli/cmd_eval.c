@@ -64,37 +64,72 @@ static json_t *usage_json(const struct model_config *c, const int64_t *usage)
     return layers;
 }
 
-static bool report_loss(struct evaluation *e, const struct loss_score *s, struct error *err)
+static void put_loss(json_t *line, const struct loss_score *s)
 {
-    if (!isfinite(s->loss)) log_warning("the loss is not a finite number");
-    fprintf(e->io->people,
-            "loss %.6f, perplexity %.4f, over %" PRId64 " tokens of %" PRId64 " examples\n",
-            s->loss, exp(s->loss), s->supervised, s->examples);
-    if (!e->io->json) return true;
-    json_t *line = json_object();
-    json_object_set_new(line, "task", json_string("loss"));
-    json_object_set_new(line, "loss", isfinite(s->loss) ? json_real(s->loss) : json_null());
     const double perplexity = exp(s->loss);
+    const bool any = s->supervised > 0;
+    json_object_set_new(line, "loss", any && isfinite(s->loss) ? json_real(s->loss) : json_null());
     json_object_set_new(line, "perplexity",
-                        isfinite(perplexity) ? json_real(perplexity) : json_null());
+                        any && isfinite(perplexity) ? json_real(perplexity) : json_null());
     json_object_set_new(line, "tokens", json_integer(s->supervised));
     json_object_set_new(line, "examples", json_integer(s->examples));
+}
+
+static void print_loss(FILE *f, const struct loss_score *s)
+{
+    if (s->supervised) fprintf(f, "loss %.6f, perplexity %.4f, over ", s->loss, exp(s->loss));
+    fprintf(f, "%" PRId64 " tokens of %" PRId64 " examples", s->supervised, s->examples);
+}
+
+// of_file: NULL where there is one file.
+static bool report_loss(struct evaluation *e, const struct loss_score *s,
+                        const struct loss_score *of_file, struct error *err)
+{
+    const struct texts *names = &e->o->config.data;
+    FILE *f = e->io->people;
+    json_t *line = json_object(), *files = json_array();
+    if (!isfinite(s->loss)) log_warning("the loss is not a finite number");
+    print_loss(f, s);
+    fputc('\n', f);
+    for (int64_t i = 0; of_file && i < names->count; i++) {
+        json_t *file = json_object();
+        fputs("  ", f);
+        print_loss(f, &of_file[i]);
+        fputs(": ", f);
+        output_safe(f, names->item[i], strlen(names->item[i]));
+        fputc('\n', f);
+        json_object_set_new(file, "file", json_string(names->item[i]));
+        put_loss(file, &of_file[i]);
+        json_array_append_new(files, file);
+    }
+    json_object_set_new(line, "task", json_string("loss"));
+    put_loss(line, s);
     if (s->usage) json_object_set_new(line, "usage", usage_json(&e->model.config, s->usage));
-    return output_json(e->io, line, err);
+    if (of_file) json_object_set(line, "files", files);
+    json_decref(files);
+    if (e->io->json) return output_json(e->io, line, err);
+    json_decref(line);
+    return true;
 }
 
 static bool loss_task(struct evaluation *e, struct error *err)
 {
-    struct loss_score s = {0};
+    struct loss_score s = {0}, *of_file = NULL;
     struct dataset data = {0};
-    const int64_t most = e->o->config.train.batch_tokens;
+    const int64_t most = e->o->config.train.batch_tokens, files = e->o->config.data.count;
     bool ok = data_open(&data, e->o, e->text, &e->o->config.data, false, err);
     if (ok && !e->io->quiet) data_describe(e->io->status, "data", &data);
+    if (ok && files > 1) {
+        of_file = mem_zalloc((size_t)files, sizeof *of_file);
+        ok = of_file || fail(err, "no memory for the scores");
+    }
     ok = ok && eval_open_model(e, data.n_tokens < most ? data.n_tokens : most, 0, err) &&
-         score_loss(&s, &e->model, &data, &e->listener, err);
+         (of_file ? score_loss_files(&s, of_file, &e->model, &data, &e->listener, err)
+                  : score_loss(&s, &e->model, &data, &e->listener, err));
     progress_end(&e->progress);
-    ok = ok && report_loss(e, &s, err);
+    ok = ok && report_loss(e, &s, of_file, err);
     mem_free(s.usage);
+    mem_free(of_file);
     dataset_close(&data);
     return ok;
 }

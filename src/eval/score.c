@@ -3,9 +3,18 @@
 
 #include "base/mem.h"
 
-static bool tell(const struct score_listener *l, int64_t done, int64_t of)
+// Who is told, and of several files how many micro-batches were done before, of how many (0: of one).
+struct telling {
+    const struct score_listener *listener;
+    int64_t before, of;
+    bool ended; // they want no more
+};
+
+static bool tell(struct telling *t, int64_t done, int64_t of)
 {
-    return !l || !l->progress || l->progress(l->user, done, of);
+    const struct score_listener *l = t->listener;
+    t->ended = l && l->progress && !l->progress(l->user, t->before + done, t->of ? t->of : of);
+    return !t->ended;
 }
 
 static int64_t usage_count(const struct model *m)
@@ -24,7 +33,7 @@ static void add_usage(struct loss_score *out, struct model *m, float *rows)
 }
 
 static bool score_batches(struct loss_score *out, struct model *m, const struct dataset *d,
-                          const struct packing *p, float *rows, const struct score_listener *l,
+                          const struct packing *p, float *rows, struct telling *t,
                           struct error *err)
 {
     struct batch b = {0};
@@ -42,7 +51,7 @@ static bool score_batches(struct loss_score *out, struct model *m, const struct 
         out->supervised += b.supervised;
         out->tokens += b.n;
         out->examples += p->first[i + 1] - p->first[i];
-        if (!tell(l, i + 1, p->count)) break;
+        if (!tell(t, i + 1, p->count)) break;
     }
     m->count_usage = false;
     batch_free(&b);
@@ -51,8 +60,8 @@ static bool score_batches(struct loss_score *out, struct model *m, const struct 
     return true;
 }
 
-bool score_loss(struct loss_score *out, struct model *m, const struct dataset *d,
-                const struct score_listener *l, struct error *err)
+static bool score_part(struct loss_score *out, struct model *m, const struct dataset *d,
+                       struct telling *t, struct error *err)
 {
     struct packing p;
     const size_t n = (size_t)usage_count(m);
@@ -61,10 +70,72 @@ bool score_loss(struct loss_score *out, struct model *m, const struct dataset *d
     float *rows = n ? mem_alloc(n * sizeof *rows) : NULL;
     out->usage = n ? mem_zalloc(n, sizeof *out->usage) : NULL;
     bool ok = !n || (rows && out->usage) || fail(err, "no memory for the experts' use");
-    ok = ok && score_batches(out, m, d, &p, rows, l, err) && m->setup.ops->check(err) &&
+    ok = ok && score_batches(out, m, d, &p, rows, t, err) && m->setup.ops->check(err) &&
          checkpoint_check_files(&m->checkpoint, err);
     mem_free(rows);
     packing_free(&p);
+    if (ok) return true;
+    mem_free(out->usage);
+    out->usage = NULL;
+    return false;
+}
+
+bool score_loss(struct loss_score *out, struct model *m, const struct dataset *d,
+                const struct score_listener *l, struct error *err)
+{
+    struct telling t = {.listener = l};
+    return score_part(out, m, d, &t, err);
+}
+
+static bool count_batches(int64_t *count, const struct model *m, const struct dataset *d,
+                          struct error *err)
+{
+    struct packing p;
+    if (!packing_make(&p, d, m->setup.max_tokens, 0, false, 0, 0, err)) return false;
+    *count = p.count;
+    packing_free(&p);
+    return true;
+}
+
+// all->loss is the sum until all are in it. The first usage becomes that of all.
+static void add_score(struct loss_score *all, struct loss_score *one, int64_t n)
+{
+    all->loss += one->loss * (double)one->supervised;
+    all->supervised += one->supervised;
+    all->tokens += one->tokens;
+    all->examples += one->examples;
+    for (int64_t i = 0; all->usage && i < n; i++) {
+        all->usage[i] += one->usage[i];
+    }
+    if (all->usage) {
+        mem_free(one->usage);
+    } else {
+        all->usage = one->usage;
+    }
+    one->usage = NULL;
+}
+
+bool score_loss_files(struct loss_score *out, struct loss_score *file, struct model *m,
+                      const struct dataset *d, const struct score_listener *l, struct error *err)
+{
+    struct telling t = {.listener = l};
+    bool ok = true;
+    *out = (struct loss_score){0};
+    for (int64_t i = 0; ok && i < d->n_files; i++) {
+        const struct dataset of = dataset_of_file(d, i);
+        int64_t batches = 0;
+        file[i] = (struct loss_score){0};
+        ok = !of.count || count_batches(&batches, m, &of, err);
+        t.of += batches;
+    }
+    for (int64_t i = 0, batches; ok && !t.ended && i < d->n_files; i++) {
+        const struct dataset of = dataset_of_file(d, i);
+        if (!of.count) continue;
+        ok = count_batches(&batches, m, &of, err) && score_part(&file[i], m, &of, &t, err);
+        t.before += batches;
+        if (ok) add_score(out, &file[i], usage_count(m));
+    }
+    if (ok) out->loss /= (double)out->supervised;
     if (ok) return true;
     mem_free(out->usage);
     out->usage = NULL;

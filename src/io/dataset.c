@@ -351,3 +351,16 @@ void dataset_close(struct dataset *d)
     mem_free(d->learn);
     *d = (struct dataset){0};
 }
+
+// Files are read in order, so that a file's examples lie side by side.
+struct dataset dataset_of_file(const struct dataset *d, int64_t i)
+{
+    struct dataset of = {.id = d->id, .learn = d->learn, .file = d->file, .n_files = d->n_files};
+    for (int64_t k = 0; k < d->count; k++) {
+        if (d->example[k].file != d->file[i]) continue;
+        if (!of.count++) of.example = &d->example[k];
+        of.n_tokens += d->example[k].count;
+        of.supervised += d->example[k].supervised;
+    }
+    return of;
+}

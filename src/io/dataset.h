@@ -56,6 +56,9 @@ bool dataset_open(struct dataset *d, const struct dataset_options *o, const stru
                   struct error *err);
 void dataset_close(struct dataset *d);
 
+// The examples of the i-th file alone: a view of d, not to be closed. count 0: none of them is in it.
+struct dataset dataset_of_file(const struct dataset *d, int64_t i);
+
 // Moves every example whose hash falls under `fraction` into `held_out` (order kept, seeded), at least
 // one and not all. Ownership: held_out has its own arrays.
 bool dataset_split(struct dataset *d, struct dataset *held_out, double fraction, uint64_t seed,

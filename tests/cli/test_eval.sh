@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# test_eval.sh BINARY - `eval --task math`, `choice` and `loglik` as a user calls them: a model learns answers by heart and is
+# test_eval.sh BINARY - `eval --task loss`, `math`, `choice` and `loglik` as a user calls them: a model learns answers by heart and is
 # scored on them, greedy and with beams, alone and side by side; stored outputs are scored without a model; and a line
 # that lacks what a task needs is named.
 . "$(dirname "$0")/common.sh"
@@ -64,6 +64,22 @@ says ok.txt '"text":"it is 4.","finish":"stop"'
 # --- the released prompt where no template is given; it was not learnt, and a model may fail at it
 ok eval --model run/model --task math --data math.jsonl --dtype f32 --predictions p.jsonl --limit 1
 says p.jsonl '"prompt":"Below is an instruction that describes a task. Write a response that appropriately completes the request. \n\n                ### Instruction:\n                two and two?\n\n                ### Response:\n                "'
+
+# --- the loss of several files: of all, and of each as it is alone
+loss=(eval --model run/model --template alpaca --dtype f32 --json --task loss)
+for file in math choice; do
+    ok "${loss[@]}" --data $file.jsonl
+    grep -q '"files"' ok.txt && complain "one file: files"
+    sed "s/^{\"task\":\"loss\"/{\"file\":\"$file.jsonl\"/; s/,\"usage\".*/}/" ok.txt >$file-loss.json
+done
+ok "${loss[@]}" --data math.jsonl choice.jsonl
+says ok.txt '"examples":5,"usage":[['
+says ok.txt "]],\"files\":[$(cat math-loss.json),$(cat choice-loss.json)]}"
+says ok-err.txt "tokens of 5 examples"
+says ok-err.txt "tokens of 2 examples: choice.jsonl"
+ok "${loss[@]}" --data math.jsonl choice.jsonl --limit 3
+says ok.txt "\"files\":[$(cat math-loss.json),{\"file\":\"choice.jsonl\",\"loss\":null,\"perplexity\":null,\"tokens\":0,\"examples\":0}]}"
+says ok-err.txt "  0 tokens of 0 examples: choice.jsonl"
 
 # --- stored outputs, several files, and what cannot be parsed
 cat >out.jsonl <<JSON

@@ -1,10 +1,12 @@
-// test_score.c - what score_loss counts besides the loss: the rows that each expert got.
+// test_score.c - what score_loss counts besides the loss: the rows that each expert got; and of several files, what
+// each has alone.
 #include "parity.h"
 
 #include "base/mem.h"
 #include "base/rng.h"
 #include "eval/score.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { EXAMPLES = 7 };
@@ -57,6 +59,56 @@ static void count_routes(int64_t *usage, struct model *m, const struct dataset *
     batch_free(&b);
 }
 
+struct told {
+    int64_t done, of, times;
+};
+
+static bool told(void *user, int64_t done, int64_t of)
+{
+    struct told *t = user;
+    assert_int_equal(done, t->done + 1);
+    if (t->times++) assert_int_equal(of, t->of);
+    *t = (struct told){done, of, t->times};
+    return true;
+}
+
+// Three files, of which one gave no example: each as if it were alone, and all as the data are.
+static void check_files(struct model *m, struct dataset *d, const struct loss_score *want)
+{
+    static char first[] = "a", none[] = "b", last[] = "c";
+    char *names[] = {first, none, last};
+    struct loss_score all, file[3], alone;
+    struct error err = {0};
+    struct told t = {0};
+    d->file = names;
+    d->n_files = 3;
+    for (int64_t i = 0; i < d->count; i++) {
+        d->example[i].file = i < 3 ? first : last;
+    }
+    check_ok(score_loss_files(&all, file, m, d, &(struct score_listener){&t, told}, &err), &err);
+    assert_true(t.done == t.of && t.of >= 2);
+    assert_int_equal(all.supervised, want->supervised);
+    assert_int_equal(all.tokens, want->tokens);
+    assert_int_equal(all.examples, d->count);
+    assert_true(fabs(all.loss - want->loss) < 1e-6);
+    const int64_t n = m->config.n_layers * m->config.n_experts;
+    assert_memory_equal(all.usage, want->usage, (size_t)n * sizeof *all.usage);
+    mem_free(all.usage);
+    for (int64_t i = 0; i < 3; i++) {
+        const struct dataset of = dataset_of_file(d, i);
+        assert_int_equal(of.count, i == 0 ? 3 : i == 1 ? 0 : d->count - 3);
+        assert_int_equal(file[i].examples, of.count);
+        assert_int_equal(file[i].tokens, of.n_tokens);
+        assert_int_equal(file[i].supervised, of.supervised);
+        assert_null(file[i].usage);
+        if (!of.count) continue;
+        check_ok(score_loss(&alone, m, &of, NULL, &err), &err);
+        assert_true(alone.loss == file[i].loss);
+        mem_free(alone.usage);
+    }
+    assert_true(file[0].loss != file[2].loss);
+}
+
 static void check_case(const char *name, const char *layout)
 {
     struct parity p;
@@ -83,6 +135,7 @@ static void check_case(const char *name, const char *layout)
         }
         assert_int_equal(all, m.config.moe_layer[l] ? d.n_tokens * m.config.experts_per_tok : 0);
     }
+    check_files(&m, &d, &s);
     mem_free(s.usage);
     mem_free(want);
     free_data(&d);
