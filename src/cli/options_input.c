@@ -151,7 +151,7 @@ static const struct option rows[] = {
      .help = "steps between checkpoints; 0: at the end and when stopped",
      .unit = "STEPS", .max = 1e15},
     {"keep-last", OPTION_INT, GROUP_OUTPUT, TRAINING, FIELD(keep_last), "1",
-     .help = "newest checkpoints to keep, besides the best",
+     .help = "newest checkpoints to keep; the best stays, too, where it is older",
      .unit = "N", .min = 1, .max = 1e6},
     {"export", OPTION_CHOICE, GROUP_OUTPUT, TRAINING, FIELD(export), "last",
      .help = "which weights become OUT/model: the last, or those of the lowest validation loss",

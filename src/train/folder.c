@@ -216,11 +216,7 @@ bool folder_prune(const char *out, int64_t step, int64_t keep, int64_t best, str
     bool ok = true;
     for (int64_t i = 0; ok && i < count; i++) {
         // Later ones did not verify when the run was resumed; they give way when their step comes.
-        if (found[i] > step || found[i] == best) continue;
-        if (found[i] == step || kept + 1 <= keep) {
-            kept++;
-            continue;
-        }
+        if (found[i] > step || kept++ < keep || found[i] == best) continue;
         ok =
             folder_checkpoint_path(path, sizeof path, out, found[i], err) && dir_discard(path, err);
     }

@@ -14,7 +14,7 @@ bool folder_clear(const char *out, bool everything, struct error *err);
 
 // Steps of the checkpoints in `out`, newest first; none where there is no `out`. Free with mem_free.
 bool folder_checkpoints(int64_t **step, int64_t *count, const char *out, struct error *err);
-// Removes those before `step` but the newest `keep` (`step` counts as one) and `best`.
+// Removes those before `step` but the newest `keep` (`step` counts as one, 1 at least) and `best`, where it is older.
 bool folder_prune(const char *out, int64_t step, int64_t keep, int64_t best, struct error *err);
 bool folder_checkpoint_path(char *path, size_t size, const char *out, int64_t step,
                             struct error *err);

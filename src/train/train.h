@@ -86,7 +86,8 @@ struct run {
     const struct dataset *data;
     const struct dataset *validation; // NULL: none
     int64_t save_every;               // steps; 0: only at the end and when stopped
-    int64_t keep_last;                // checkpoints to keep besides the best; at least 1 is kept
+    int64_t
+        keep_last; // newest checkpoints to keep, at least 1; the best stays, too, where it is older
     bool export_best; // export the weights of the lowest eval_loss instead of the last
     bool merge;       // the result is a model's folder also where the tuning makes an adapter
     bool resume, overwrite;

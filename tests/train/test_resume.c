@@ -246,7 +246,7 @@ static void a_damaged_checkpoint_is_skipped(void **unused)
     const struct train_listener listener = {.user = &at, .step = raise_at};
     toy_open(&t);
     long_run(&t);
-    t.run.keep_last = 3;
+    t.run.keep_last = 4;
     check_ok(toy_run(&t, &err), &err);
     snprintf(straight, sizeof straight, "%s", t.out);
 

@@ -179,7 +179,9 @@ static void pruning_keeps_the_newest_and_the_best(void **unused)
     // 100 lies beyond where the run stands: it did not verify, and counts for nothing.
     check_ok(folder_prune(out, 20, 2, 5, &err), &err);
     check_left("100 20 15 5 ");
-    check_ok(folder_prune(out, 20, 1, 0, &err), &err);
+    check_ok(folder_prune(out, 20, 2, 15, &err), &err); // the best is one of the newest
+    check_left("100 20 15 ");
+    check_ok(folder_prune(out, 20, 1, 20, &err), &err);
     check_left("100 20 ");
 }
 
