@@ -97,7 +97,8 @@ static const char *wrong_words(const struct attempt *a, const struct fault *f)
                         (a->hit == CALL_STAT && strstr(a->said, strerror(ENOENT)));
     if (f->kind == FAULT_ERROR && !reason) return "the reason is not said";
     return strchr(a->said, '/') || strstr(a->said, ".json") || strstr(a->said, ".yaml") ||
-                   strstr(a->said, " out:") || strstr(a->said, " base:")
+                   strstr(a->said, " out:") || strstr(a->said, " base:") ||
+                   strstr(a->said, " .:") // the folder above
                ? ""
                : "no file is named";
 }
