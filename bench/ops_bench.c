@@ -193,10 +193,21 @@ static void attention(int64_t T, int64_t B, int64_t H, int64_t D)
     drop(j.span), drop(j.saved.lse);
 }
 
+static void one_update(const struct adamw_leaf *x, const struct adamw *p)
+{
+    struct adamw_leaf leaf = *x;
+    float scale = 1;
+    const struct leaf_list list = {.leaf = &leaf, .count = 1}; // the CPU asks for no more
+    cpu_ops.adamw(&list, p, tensor_1d(&scale, DTYPE_F32, 1), 1, 2);
+}
+
 static void run_adamw(const struct job *j)
 {
     const struct adamw p = {1e-4, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001};
-    cpu_ops.adamw(j->x, j->y, j->z, j->offsets, j->span, &p, 1.0f);
+    one_update(
+        &(struct adamw_leaf){
+            .w = j->x, .m = j->y, .v = j->z, .copy = j->offsets, .grad = j->span, .decays = true},
+        &p);
 }
 
 static void run_rmsnorm(const struct job *j)
@@ -235,7 +246,7 @@ static void bandwidth_bound(void)
                     .offsets = make(DTYPE_BF16, 1, n),
                     .span = make(DTYPE_F32, 1, n)};
     cpu_ops.zero(j.z);
-    report_bytes("adamw", &j, 30.0 * (double)n);
+    report_bytes("adamw", &j, 34.0 * (double)n);
     j.x = tensor_2d(j.x.data, DTYPE_F32, N, C);
     j.y = tensor_2d(j.y.data, DTYPE_F32, N, C);
     j.z = tensor_2d(j.z.data, DTYPE_F32, 1, C);
@@ -271,7 +282,7 @@ static void run_adamw_reduced(const struct job *j)
 {
     const struct adamw p = {1e-4, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001};
     (void)j;
-    cpu_ops.adamw_reduced(&reduced, &p, 1.0f, 1, 2);
+    one_update(&reduced, &p);
 }
 
 // AdamW with each of the ways to keep a leaf, in turn with float32 throughout: ns an element.
@@ -303,7 +314,8 @@ static void states(void)
                                 .m_scale = make(DTYPE_F32, 1, n / 256),
                                 .v_scale = make(DTYPE_F32, 1, n / 256),
                                 .copy = all[k].w == DTYPE_F32 ? whole.offsets : tensor_absent(),
-                                .grad = whole.span};
+                                .grad = whole.span,
+                                .decays = true};
         cpu_ops.zero(reduced.v);
         seconds(&less);
         for (int i = 0; i < ROUNDS; i++) {

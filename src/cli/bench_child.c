@@ -65,22 +65,25 @@ static void end_micro_batch(const struct model *m)
 static void move(struct model *m, struct optimizer *o, const struct batch *b, int64_t n)
 {
     const struct train_options t = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1};
-    struct update fused = {o, &m->leaves, &t, 1e-5, n};
+    struct update fused = {o, &t, 1e-5, n};
+    double norm;
     if (m->setup.storage.shared_gradients) {
-        model_take_loss(m);
-        fused_update_begin(&fused);
+        fused_update_begin(&fused, m->loss_sum);
         m->gradients = (struct gradient_watcher){&fused, fused_update_section};
         model_backward(m, b);
-        fused_update_norm(&fused);
-        end_micro_batch(m);
-        return;
+    } else {
+        model_backward(m, b);
+        optimizer_measure(o, m->loss_sum, t.clip);
+        optimizer_update(o, &t, 1e-5, n);
     }
-    model_backward(m, b);
+    model_refresh(m);
     end_micro_batch(m);
+    if (m->setup.storage.shared_gradients) {
+        fused_update_outcome(&fused, &norm);
+    } else {
+        optimizer_outcome(o, &norm);
+    }
     model_take_loss(m);
-    const double norm = optimizer_grad_norm(o, &m->leaves);
-    optimizer_update(o, &m->leaves, &t, 1e-5, optimizer_clip_scale(norm, t.clip), n);
-    optimizer_zero_grad(o, &m->leaves);
 }
 
 // The same calls as a step of train, without reading data and writing files.
@@ -92,7 +95,6 @@ static void step(struct model *m, struct optimizer *o, const struct batch *b, in
     model_forward(m, b, NULL, true);
     model_loss(m, b, 1.0F / (float)b->supervised);
     move(m, o, b, n);
-    model_refresh(m);
     if (state && r->after_step) r->after_step(state, true);
     if (m->setup.routing_options.without_telemetry) return;
     json_t *report;
@@ -118,10 +120,11 @@ static bool steps(struct bench_result *out, struct model *m, const struct batch 
                   struct error *err)
 {
     struct optimizer o;
-    if (!model_allocate(m, err) || !optimizer_open(&o, m->setup.ops, err)) return false;
+    if (!model_allocate(m, err)) return false;
+    bool ok = optimizer_open(&o, m->setup.ops, &m->leaves, err);
     out->forward_flops = forward_flops(&m->config, b);
     int64_t n = 0;
-    const bool ok = warm_up(m, &o, b, &n, err);
+    ok = ok && warm_up(m, &o, b, &n, err);
     for (int i = 0; ok && i < BENCH_STEPS; i++) {
         const double start = monotonic_seconds();
         step(m, &o, b, ++n);

@@ -75,12 +75,22 @@ struct magnitude_scale {
     struct tensor scale, rest, inverse; // (N) F32
 };
 
-// One leaf in fewer bits, for adamw_reduced (base/leaf.h, base/codes.h).
+// A leaf as the optimizer's ops see it (base/leaf.h, base/codes.h), all of one count.
 struct adamw_leaf {
     struct tensor w;                // F32; or BF16, then without a copy
     struct tensor m, v;             // both F32, both BF16, or both U8 codes: m signed, v unsigned
     struct tensor m_scale, v_scale; // of codes: (blocks of CODE_BLOCK elements) F32
-    struct tensor copy, grad;       // as in adamw
+    struct tensor copy;             // BF16 or F16, may be absent
+    struct tensor grad;             // F32
+    bool decays;                    // weight decay applies
+    uint64_t stream;                // of the random numbers that round it
+    int64_t first;                  // chunks that the leaves before it in the list have
+};
+// What the optimizer's ops go over in one call, however many leaves there are: made once, by leaf_list_open.
+enum { LEAF_CHUNK = 16384 }; // elements: what a backend cuts leaves in
+struct leaf_list {
+    struct adamw_leaf *leaf; // (count), in the backend's memory, or the host's where ops read that
+    int64_t count, chunks;   // leaves; chunks that they have together
 };
 
 struct adamw { // doubles: 1 - 0.999f is off by 1e-5
@@ -107,8 +117,8 @@ struct ops {
     void (*release)(void *p, size_t bytes);
     // The same for optimizer states that the user wants in host memory (--offload-states): ops read and write
     // it as any other of this backend's, so on a GPU it is host memory mapped into the device's addresses,
-    // and adamw and adamw_reduced, the only ops that touch it but zero, sum_squares, upload and download,
-    // stream it over the bus. NULL: allocate gives host memory anyway.
+    // and adamw, the only op that touches it but zero, sum_squares, upload and download, streams it over the
+    // bus. NULL: allocate gives host memory anyway.
     void *(*allocate_host)(size_t bytes);
     void (*release_host)(void *p, size_t bytes);
     // Ops may read host memory as well (mapped files): frozen weights are used where they lie.
@@ -308,26 +318,37 @@ struct ops {
     void (*sum)(struct tensor out, struct tensor x);
     void (*sum_squares)(struct tensor out, struct tensor x);
 
-    // Decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW orders it, all F32 of
-    // one count, gradient scaled by grad_scale (clipping) as it is read:
+    // The optimizer. A step's update follows its gradients without a word from the host.
+    //   out (1) F64 += sum of the squares of all gradients. In double, fixed order.
+    void (*grad_squares)(struct tensor out, const struct leaf_list *l);
+    //   scale (1) F32 = what gradients are multiplied by (base/clip.h), from the sum of their squares and
+    //   the loss, (1) F64 each; loss absent: not asked. NaN: the step is not usable
+    void (*clip_scale)(struct tensor scale, struct tensor squares, struct tensor loss, double clip);
+    // Decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW orders it, in F32 over all leaves,
+    // gradients multiplied by scale (1) F32 as they are read. Where that is NaN no leaf is touched. Gradients are 0
+    // afterwards in either case.
     //   w -= lr wd w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
-    //   w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps);   copy (BF16 or F16, may be absent) = w
-    void (*adamw)(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
-                  struct tensor grad, const struct adamw *p, float grad_scale);
-    // The same arithmetic in F32 on a leaf in fewer bits: m and v are widened, w moves by the m and v just
-    // computed, then m and v (and a BF16 w) are rounded to what they are kept in:
+    //   w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps);   copy = w
+    // Of a leaf in fewer bits m and v are widened, w moves by the m and v just computed, then m and v (and a
+    // BF16 w) are rounded to what they are kept in:
     //   BF16: stochastically (bf16_from_f32_random) with, for element i of the leaf, the (i % 4)-th 16 bits
-    //     from the low end of rng_at(seed, stream + k, i / 4), k = 0 for m, 1 for v, 2 for w. Nothing else
-    //     may enter: a resumed run and another number of threads round alike.
+    //     from the low end of rng_at(seed, rng_at(seed, leaf.stream, update) + k, i / 4), k = 0 for m, 1 for v,
+    //     2 for w. Nothing else may enter: a resumed run and another number of threads round alike.
     //   U8: m_scale = max |m| and v_scale = max v of the block; the code whose value is nearest to m / m_scale
     //     or v / v_scale (half way: the lower), but never that of 0 for m < 0 (bitsandbytes keeps signs) or
     //     v > 0 (the root of a v that vanished would let the step explode). All zero bytes are m = v = 0.
-    // NULL: the backend has no such op, and a run that needs it is refused.
-    void (*adamw_reduced)(const struct adamw_leaf *x, const struct adamw *p, float grad_scale,
-                          uint64_t seed, uint64_t stream);
+    void (*adamw)(const struct leaf_list *l, const struct adamw *p, struct tensor scale,
+                  uint64_t seed, uint64_t update);
 };
 
 extern const struct ops cpu_ops;
+
+// leaf_list.c: a list of n leaves, whose own `first` is set here. It lasts as long as the leaves' memory. False and
+// err without memory for it; leaf_list_close is safe after that.
+bool leaf_list_open(struct leaf_list *l, const struct ops *o, struct adamw_leaf *leaf, int64_t n,
+                    struct error *err);
+void leaf_list_close(struct leaf_list *l, const struct ops *o);
+size_t leaf_list_bytes(const struct ops *o, int64_t n); // of the backend's memory
 
 // The table of CUDA on the first GPU, or NULL and why there is none: a build without CUDA, no driver or one too
 // old, no GPU or one before sm_80. The first call takes the device; it is kept to the end of the process.

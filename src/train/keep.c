@@ -34,7 +34,8 @@ bool trainer_save(struct trainer *t, struct error *err)
     char path[PATH_SIZE];
     const struct saved what = trainer_saved(t);
     const struct run *r = t->run;
-    const char *bad = optimizer_not_finite(&t->optimizer, &t->model.leaves, true);
+    const char *bad = optimizer_not_finite(&t->optimizer, true);
+    if (!t->model.setup.ops->check(err)) return false; // what it gave was no number
     if (bad) {
         return fail(err,
                     "step %" PRId64 ": %s is no longer finite, which is not saved; the newest "

@@ -47,16 +47,6 @@ static bool accumulate(struct trainer *t, const struct feed_step *f, struct erro
                 t->state.step + 1, supervised, f->supervised);
 }
 
-static void apply(struct trainer *t, const struct train_step *s)
-{
-    struct model *m = &t->model;
-    const struct tuning *tuning = m->setup.tuning;
-    const double scale = optimizer_clip_scale(s->grad_norm, t->options->clip);
-    optimizer_update(&t->optimizer, &m->leaves, t->options, s->lr, scale, ++t->state.updates);
-    model_refresh(m);
-    if (tuning->after_step) tuning->after_step(m->tuning_state);
-}
-
 // A stage that only observes: what it saw cannot be taken back, so nothing may be wrong with it.
 static bool observe(const struct train_step *s, struct error *err)
 {
@@ -67,18 +57,26 @@ static bool observe(const struct train_step *s, struct error *err)
                 s->step);
 }
 
-// All gradients first, then the update.
+// All gradients first, then the update, which the backend itself leaves undone where they or the loss are not
+// usable: the host asks afterwards, and waits once.
 static bool whole_step(struct trainer *t, struct train_step *s, const struct feed_step *f,
                        bool *usable, struct error *err)
 {
+    struct model *m = &t->model;
+    const struct optimizer *o = &t->optimizer;
+    const struct tuning *tuning = m->setup.tuning;
     if (!accumulate(t, f, err)) return false;
-    // The only wait in a step: what is read after the norm lies ready.
-    s->grad_norm = optimizer_grad_norm(&t->optimizer, &t->model.leaves);
-    s->loss = model_take_loss(&t->model) / (double)f->supervised;
-    if (!t->model.setup.ops->check(err)) return false;
-    if (t->model.setup.tuning->observes && !observe(s, err)) return false;
-    *usable = isfinite(s->loss) && optimizer_norm_usable(s->grad_norm, t->options->clip);
-    if (*usable) apply(t, s);
+    optimizer_measure(o, m->loss_sum, t->options->clip);
+    if (tuning->take_gradients && optimizer_outcome(o, &s->grad_norm)) {
+        tuning->take_gradients(m->tuning_state);
+    }
+    optimizer_update(o, t->options, s->lr, t->state.updates + 1);
+    model_refresh(m);
+    *usable = optimizer_outcome(o, &s->grad_norm);
+    s->loss = model_take_loss(m) / (double)f->supervised;
+    if (!m->setup.ops->check(err)) return false;
+    if (tuning->observes && !observe(s, err)) return false;
+    t->state.updates += *usable;
     return true;
 }
 
@@ -94,30 +92,31 @@ static bool moved_by_bad_gradients(const struct trainer *t, const struct train_s
                 s->step, norm, t->saved_step);
 }
 
-// One micro-batch, whose backward pass moves the leaves. The loss is asked for before anything moves, so that
-// a step without a finite one is skipped as ever; gradients that are not usable although the loss is finite
-// show only when leaves have moved, which ends the run: nothing of it is saved.
+// One micro-batch, whose backward pass moves the leaves, unless the loss is not finite: such a step is skipped as
+// ever. Gradients that are not usable although the loss is finite show only when leaves have moved, which ends the
+// run: nothing of it is saved.
 static bool fused_step(struct trainer *t, struct train_step *s, const struct feed_step *f,
                        bool *usable, struct error *err)
 {
     struct model *m = &t->model;
+    struct update update = {&t->optimizer, t->options, s->lr, t->state.updates + 1};
+    double norm;
     take_batch(t, f, f->first);
     model_forward(m, &t->batch, NULL, true);
     model_loss(m, &t->batch, (float)(1.0 / (double)f->supervised));
-    s->loss = model_take_loss(m) / (double)f->supervised;
-    *usable = isfinite(s->loss);
-    if (*usable) {
-        struct update update = {&t->optimizer, &m->leaves, t->options, s->lr, ++t->state.updates};
-        fused_update_begin(&update);
-        m->gradients = (struct gradient_watcher){&update, fused_update_section};
-        model_backward(m, &t->batch);
-        m->gradients = (struct gradient_watcher){NULL, NULL};
-        s->grad_norm = fused_update_norm(&update);
-        if (!m->setup.ops->check(err)) return false;
-        if (!optimizer_norm_usable(s->grad_norm, 0)) return moved_by_bad_gradients(t, s, err);
-        model_refresh(m);
-    }
+    fused_update_begin(&update, m->loss_sum);
+    m->gradients = (struct gradient_watcher){&update, fused_update_section};
+    model_backward(m, &t->batch);
+    m->gradients = (struct gradient_watcher){NULL, NULL};
+    model_refresh(m);
     end_micro_batch(m);
+    const enum fused_outcome outcome = fused_update_outcome(&update, &norm);
+    s->loss = model_take_loss(m) / (double)f->supervised;
+    if (!m->setup.ops->check(err)) return false;
+    *usable = outcome != FUSED_SKIPPED;
+    if (*usable) s->grad_norm = norm;
+    if (outcome == FUSED_SPOILT) return moved_by_bad_gradients(t, s, err);
+    t->state.updates += *usable;
     return true;
 }
 
@@ -165,7 +164,6 @@ bool trainer_step(struct trainer *t, struct train_step *s, struct error *err)
     if (f.supervised > 0) {
         if (!(fused ? fused_step : whole_step)(t, s, &f, &usable, err)) return false;
         end_step(&t->model, usable);
-        if (!fused || !usable) optimizer_zero_grad(&t->optimizer, &t->model.leaves);
     } else {
         log_warning("step %" PRId64 ": no token carries loss, nothing learns", s->step);
     }

@@ -1,5 +1,5 @@
 // train/storage.c - which of the ways to keep leaves (base/leaf.h) go together, and with what.
-#include "train/optimizer.h"
+#include "train/train.h"
 
 #include <inttypes.h>
 
@@ -19,7 +19,7 @@ static bool check_fused(const struct model_setup *m, const struct train_options 
                     "--clip 0 expected, not %g",
                     o->clip);
     }
-    return !m->tuning->after_step ||
+    return !m->tuning->take_gradients ||
            fail(err, "--fused-backward keeps no gradients, and the stage '%s' needs them",
                 m->tuning->help);
 }
@@ -32,5 +32,5 @@ bool train_storage_check(const struct model_setup *m, const struct train_options
     if (s->no_masters && m->dtype != DTYPE_BF16) {
         return fail(err, "--master-weights none needs --dtype bf16");
     }
-    return optimizer_check(m->ops, s, err) && (!s->shared_gradients || check_fused(m, o, err));
+    return !s->shared_gradients || check_fused(m, o, err);
 }

@@ -75,6 +75,7 @@ static bool open_setup(struct trainer *t, struct model_setup setup, struct error
     t->allocated = false;
     setup.max_tokens = t->batch_tokens;
     if (!model_open(&t->model, &setup, err)) return false;
+    t->model.plan[PURPOSE_OPTIMIZER] += optimizer_bytes(setup.ops, &t->model.leaves);
     return t->model.leaves.count > 0 || setup.tuning->observes ||
            fail(err, "%s: no weight learns", setup.dir);
 }
@@ -235,8 +236,8 @@ static bool write_options(const struct trainer *t, struct error *err)
 // What learns would be refused by the first checkpoint, after a step or after a day.
 static bool check_start(struct trainer *t, struct error *err)
 {
-    const char *bad = optimizer_not_finite(&t->optimizer, &t->model.leaves, false);
-    if (!bad) return true;
+    const char *bad = optimizer_not_finite(&t->optimizer, false);
+    if (!bad || !t->model.setup.ops->check(err)) return !bad;
     return fail(err, "%s: %s holds what is not finite, and would learn",
                 t->stage->setup.adapter ? t->stage->setup.adapter : t->stage->setup.dir, bad);
 }
@@ -251,7 +252,7 @@ static bool prepare(struct trainer *t, struct error *err)
         return false;
     if (!batch_reserve(&t->batch, t->batch_tokens, err)) return false;
     if (!trainer_enter_stage(t, 0, err)) return false;
-    if (!optimizer_open(&t->optimizer, setup->ops, err) || !check_start(t, err)) return false;
+    if (!check_start(t, err)) return false;
     if (!folder_lock(&t->lock, r->out, setup->dir, r->resume, r->overwrite, err)) return false;
     if (!folder_clear(r->out, r->overwrite, err)) return false;
     if (r->resume && !trainer_resume(t, err)) return false;
@@ -288,7 +289,9 @@ bool trainer_enter_stage(struct trainer *t, int64_t stage, struct error *err)
         return true;
     }
     if (t->open != stage && !open_model(t, stage, err)) return false;
-    t->allocated = model_allocate(&t->model, err);
+    optimizer_close(&t->optimizer);
+    t->allocated = model_allocate(&t->model, err) &&
+                   optimizer_open(&t->optimizer, t->model.setup.ops, &t->model.leaves, err);
     return t->allocated;
 }
 
@@ -319,7 +322,7 @@ static bool next_stage(struct trainer *t, struct error *err)
     s->best_loss = (double)NAN;
     s->early = false;
     if (!trainer_enter_stage(t, s->stage, err)) return false;
-    optimizer_reset(&t->optimizer, &t->model.leaves);
+    optimizer_reset(&t->optimizer);
     log_info("stage %" PRId64 " of %" PRId64 ": %s", s->stage + 1, t->run->n_stages,
              t->stage->name);
     return model_begin_phase(&t->model, t->stage->phase, err);

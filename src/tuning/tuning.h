@@ -194,8 +194,9 @@ struct tuning {
     bool (*finish)(struct tuning_state *st, const char *path, struct error *err);
     bool observes;     // nothing moves in its stage: no optimizer, no leaves
     bool forward_only; // and no backward pass is needed
-    // Gradients of a step still stand, so that they cannot be shared (base/leaf.h). NULL: nothing.
-    void (*after_step)(struct tuning_state *st);
+    // Looks at the gradients of a step that is usable, before the update, so that they cannot be shared
+    // (base/leaf.h) and the step waits for the backend to say whether it is. NULL: nothing.
+    void (*take_gradients)(struct tuning_state *st);
 
     // The result is an adapter, not a model's folder. NULL: it is a model.
     const struct adapter_format *format;

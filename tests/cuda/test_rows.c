@@ -1,4 +1,4 @@
-// tests/cuda/test_rows.c - ops on rows sorted by expert, losses, the optimizer, adapters.
+// tests/cuda/test_rows.c - ops on rows sorted by expert, losses, adapters.
 #include "cases.h"
 
 // ---- rows sorted by expert. All slots of all experts, and those of weight 0 of some.
@@ -122,69 +122,6 @@ RUN(cross_entropy)
     o->cross_entropy(t[3], t[4], t[5], 0);
 }
 
-ARGUMENTS(adamw)
-{
-    SET(0, NORMAL, DTYPE_F32, s->N, s->C);
-    SET(1, NORMAL, DTYPE_F32, s->N, s->C);
-    SET(2, POSITIVE, DTYPE_F32, s->N, s->C);
-    SET(3, ZEROS, A, s->N, s->C);
-    SET(4, NORMAL, DTYPE_F32, s->N, s->C);
-    SET(5, ZEROS, DTYPE_F16, s->N, s->C);
-}
-RUN(adamw)
-{
-    const struct adamw p = {.lr = 1e-2,
-                            .beta1 = 0.9,
-                            .beta2 = 0.999,
-                            .eps = 1e-8,
-                            .weight_decay = 0.1,
-                            .correction1 = 0.271,
-                            .correction2 = 0.003};
-    const bool same = t[3].dtype == DTYPE_F32; // no copy then
-    o->adamw(t[0], t[1], t[2], same ? tensor_absent() : t[3], t[4], &p, 0.5f);
-    o->adamw(t[0], t[1], t[2], t[5], t[4], &p, 0.25f);
-}
-
-// Moments in BF16 and in codes, with a master and without; sums of squares of what has none.
-ARGUMENTS(adamw_reduced)
-{
-    const int64_t blocks = (s->N * s->C + 255) / 256;
-    SET(0, NORMAL, DTYPE_F32, s->N, s->C);
-    SET(1, NORMAL, DTYPE_BF16, s->N, s->C);
-    SET(2, POSITIVE, DTYPE_BF16, s->N, s->C);
-    SET(3, NORMAL, DTYPE_BF16, s->N, s->C);
-    SET(4, ZEROS, DTYPE_U8, s->N, s->C);
-    SET(5, ZEROS, DTYPE_U8, s->N, s->C);
-    SET(6, ZEROS, DTYPE_F32, 2, blocks);
-    SET(7, NORMAL, DTYPE_F32, s->N, s->C);
-    SET(8, ZEROS, DTYPE_BF16, s->N, s->C);
-    SET(9, ZEROS, DTYPE_F64, 1, 1);
-}
-RUN(adamw_reduced)
-{
-    const struct adamw p = {.lr = 1e-2,
-                            .beta1 = 0.9,
-                            .beta2 = 0.999,
-                            .eps = 1e-8,
-                            .weight_decay = 0.1,
-                            .correction1 = 0.271,
-                            .correction2 = 0.003};
-    const struct tensor none = tensor_absent();
-    const struct adamw_leaf rounded = {t[0], t[1], t[2], none, none, t[8], t[7]};
-    const struct adamw_leaf codes = {.w = t[3],
-                                     .m = t[4],
-                                     .v = t[5],
-                                     .m_scale = tensor_rows(t[6], 0, 1),
-                                     .v_scale = tensor_rows(t[6], 1, 1),
-                                     .copy = none,
-                                     .grad = t[7]};
-    for (uint64_t n = 1; n <= 2; n++) {
-        o->adamw_reduced(&rounded, &p, 0.5f, 99, 7 * n);
-        o->adamw_reduced(&codes, &p, 0.25f, 99, 7 * n);
-    }
-    o->sum_squares(t[9], t[3]);
-}
-
 // ---- adapters
 
 ARGUMENTS(dropout)
@@ -299,8 +236,6 @@ static const struct ops_case cases[] = {
     CASE(swiglu),
     CASE(swiglu_dense),
     CASE(cross_entropy),
-    CASE(adamw),
-    CASE(adamw_reduced),
     CASE(dropout),
     CASE(scale_columns),
     CASE(column_scores),

@@ -68,7 +68,7 @@ static json_t *score(struct model_setup *s, const struct parity *p, int batches)
     for (int i = 0; i < batches; i++) {
         model_zero_grad(&m);
         gradients(&m, &p->batch[i]);
-        if (s->tuning->after_step) s->tuning->after_step(m.tuning_state);
+        if (s->tuning->take_gradients) s->tuning->take_gradients(m.tuning_state);
     }
     const char *path = in_test_dir("smt_selection.json");
     check_ok(s->tuning->finish(m.tuning_state, path, &err), &err);

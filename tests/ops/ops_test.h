@@ -102,6 +102,15 @@ static inline struct tensor random_tensor(enum dtype t, int64_t rows, int64_t co
     return x;
 }
 
+// One update of one leaf; its gradient is 0 afterwards.
+static inline void adamw_one(const struct adamw_leaf *x, const struct adamw *p, float scale,
+                             uint64_t seed, uint64_t update)
+{
+    struct adamw_leaf leaf = *x;
+    const struct leaf_list list = {&leaf, 1, ceil_div(tensor_count(x->w), LEAF_CHUNK)};
+    cpu_ops.adamw(&list, p, tensor_1d(&scale, DTYPE_F32, 1), seed, update);
+}
+
 static inline bool same_bytes(struct tensor a, struct tensor b)
 {
     return tensor_bytes(a) == tensor_bytes(b) && memcmp(a.data, b.data, tensor_bytes(a)) == 0;

@@ -70,7 +70,9 @@ static void run_layers(enum dtype t)
     const struct tensor weights = in(DTYPE_F32, N, C);
     cpu_ops.scale(v, 0);
     const struct adamw p = {1e-3, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001};
-    cpu_ops.adamw(weights, m, v, y, g, &p, 0.5f);
+    const struct adamw_leaf leaf = {
+        .w = weights, .m = m, .v = v, .copy = t == DTYPE_F32 ? tensor_absent() : y, .grad = g};
+    adamw_one(&leaf, &p, 0.5f, 0, 0);
     note(weights), note(m), note(v), note(y);
 }
 
@@ -81,16 +83,18 @@ static void run_reduced(enum dtype t)
     const enum dtype states[] = {DTYPE_U8, DTYPE_BF16};
     const struct adamw p = {1e-3, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001};
     for (int i = 0; i < 2; i++) {
-        const struct adamw_leaf x = {in(t, 1, n),
-                                     make(states[i], 1, n),
-                                     make(states[i], 1, n),
-                                     make(DTYPE_F32, 1, blocks),
-                                     make(DTYPE_F32, 1, blocks),
-                                     tensor_absent(),
-                                     in(DTYPE_F32, 1, n)};
+        const struct adamw_leaf x = {.w = in(t, 1, n),
+                                     .m = make(states[i], 1, n),
+                                     .v = make(states[i], 1, n),
+                                     .m_scale = make(DTYPE_F32, 1, blocks),
+                                     .v_scale = make(DTYPE_F32, 1, blocks),
+                                     .copy = tensor_absent(),
+                                     .grad = in(DTYPE_F32, 1, n),
+                                     .decays = true};
         const struct tensor out = make(DTYPE_F64, 1, 1);
-        cpu_ops.adamw_reduced(&x, &p, 0.5f, 3, 4);
-        cpu_ops.adamw_reduced(&x, &p, 0.7f, 3, 5);
+        adamw_one(&x, &p, 0.5f, 3, 4);
+        memcpy(x.grad.data, in(DTYPE_F32, 1, n).data, tensor_bytes(x.grad));
+        adamw_one(&x, &p, 0.7f, 3, 5);
         cpu_ops.sum_squares(out, x.w);
         note(x.w), note(x.m), note(x.v), note(x.m_scale), note(x.v_scale), note(out);
     }

@@ -237,16 +237,9 @@ static void spoil(struct broken *b)
       (loss, logits, targets, grad), O(loss, ALL) O(logits, ALL))                                  \
     X(sum, (struct tensor out, struct tensor x), (out, x), O(out, ADDED))                          \
     X(sum_squares, (struct tensor out, struct tensor x), (out, x), O(out, ADDED))                  \
-    X(adamw,                                                                                       \
-      (struct tensor w, struct tensor m, struct tensor v, struct tensor copy, struct tensor grad,  \
-       const struct adamw *p, float grad_scale),                                                   \
-      (w, m, v, copy, grad, p, grad_scale), O(w, ADDED) O(m, ALL) O(v, ALL) O(copy, ALL))          \
-    X(adamw_reduced,                                                                               \
-      (const struct adamw_leaf *x, const struct adamw *p, float grad_scale, uint64_t seed,         \
-       uint64_t stream),                                                                           \
-      (x, p, grad_scale, seed, stream),                                                            \
-      O(x->w, ADDED) O(x->m, ALL) O(x->v, ALL) O(x->m_scale, ALL) O(x->v_scale, ALL)               \
-          O(x->copy, ALL))
+    X(grad_squares, (struct tensor out, const struct leaf_list *l), (out, l), O(out, ADDED))       \
+    X(clip_scale, (struct tensor scale, struct tensor squares, struct tensor loss, double clip),   \
+      (scale, squares, loss, clip), O(scale, ALL))
 
 #define O(output, how) find(op, #output, output, how),
 #define B(output, bytes) find(op, #output, tensor_1d(output, DTYPE_U8, (int64_t)(bytes)), ALL),
@@ -278,6 +271,45 @@ static void broken_matmul_dweight(const struct matrices *dw, struct tensor dy, s
     spoil(&b);
 }
 
+// What adamw writes of leaves in float32, and of those in fewer bits.
+static const char *const adamw_outputs[] = {
+    "w", "m", "v", "copy", "reduced_w", "reduced_m", "reduced_v", "m_scale", "v_scale"};
+enum { ADAMW_OUTPUTS = sizeof adamw_outputs / sizeof *adamw_outputs };
+
+static bool leaf_output(struct broken *b, const struct adamw_leaf *x)
+{
+    const struct tensor none = tensor_absent();
+    const bool plain = x->w.dtype == DTYPE_F32 && x->m.dtype == DTYPE_F32;
+    const struct tensor of[ADAMW_OUTPUTS] = {
+        plain ? x->w : none, plain ? x->m : none, plain ? x->v : none, x->copy,
+        plain ? none : x->w, plain ? none : x->m, plain ? none : x->v, x->m_scale,
+        x->v_scale};
+    for (int i = 0; i < ADAMW_OUTPUTS; i++) {
+        const bool moved = of[i].data == x->w.data;
+        *b = find("adamw", adamw_outputs[i], of[i], moved ? ADDED : ALL);
+        if (b->at.data) return true;
+    }
+    return false;
+}
+
+// The first gradient stays: "adamw grad".
+static void broken_adamw(const struct leaf_list *l, const struct adamw *p, struct tensor scale,
+                         uint64_t seed, uint64_t update)
+{
+    struct broken *b = need(calloc((size_t)l->count + 1, sizeof *b));
+    const bool stays = is_broken("adamw", "grad") && l->count && tensor_count(l->leaf[0].grad);
+    const float grad = stays ? data_f32(l->leaf[0].grad)[0] : 0;
+    for (int64_t i = 0; i < l->count; i++) {
+        if (!leaf_output(&b[i], &l->leaf[i])) b[i].at = tensor_absent();
+    }
+    whole_ops.adamw(l, p, scale, seed, update);
+    for (int64_t i = 0; i < l->count; i++) {
+        spoil(&b[i]);
+    }
+    if (stays) data_f32(l->leaf[0].grad)[0] = grad;
+    free(b);
+}
+
 // The last element is not zeroed.
 static void broken_zero(struct tensor x)
 {
@@ -300,6 +332,7 @@ static void *broken_allocate(size_t bytes)
 const struct ops cpu_ops = {
     OPS(ENTRY).name = "broken",
     .matmul_dweight = broken_matmul_dweight,
+    .adamw = broken_adamw,
     .zero = broken_zero,
     .allocate = broken_allocate,
     .release = cpu_release,
@@ -324,6 +357,9 @@ __attribute__((constructor)) static void begin(void)
     wanted = getenv("MOETUNE_BREAK");
     if (!wanted || strcmp(wanted, "list") != 0) return;
     OPS(LINES)
-    puts("matmul_dweight dw\nzero x\nallocate memory");
+    for (int i = 0; i < ADAMW_OUTPUTS; i++) {
+        printf("adamw %s\n", adamw_outputs[i]);
+    }
+    puts("adamw grad\nmatmul_dweight dw\nzero x\nallocate memory");
     exit(0);
 }

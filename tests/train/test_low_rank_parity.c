@@ -124,7 +124,7 @@ static void losses_are_peft_s(void **state)
         struct model_setup s = low_rank_setup(&p, c, low_rank_folder(c));
         s.recompute = i % 2;
         parity_model(&m, &s);
-        check_ok(optimizer_open(&o, s.ops, &err), &err);
+        check_ok(optimizer_open(&o, s.ops, &m.leaves, &err), &err);
         const float *loss = data_f32(fixture_get(&ref, "train.loss"));
         const float *norm = data_f32(fixture_get(&ref, "train.grad_norm"));
         double worst = 0, worst_norm = 0;
@@ -132,9 +132,10 @@ static void losses_are_peft_s(void **state)
             const struct batch *b = &p.batch[n % PARITY_BATCHES];
             model_zero_grad(&m);
             run(&m, b);
-            const double got = optimizer_grad_norm(&o, &m.leaves);
-            optimizer_update(&o, &m.leaves, &options, options.lr,
-                             optimizer_clip_scale(got, options.clip), n + 1);
+            double got;
+            optimizer_measure(&o, m.loss_sum, options.clip);
+            optimizer_update(&o, &options, options.lr, n + 1);
+            assert_true(optimizer_outcome(&o, &got));
             model_refresh(&m);
             const double l = model_take_loss(&m) / (double)b->supervised;
             worst = fmax(worst, fabs(l / (double)loss[n] - 1));
@@ -157,7 +158,7 @@ static struct buf everything(const struct parity *p, const struct model_setup *s
     struct error err = {0};
     struct buf all = {0};
     parity_model(&m, s);
-    check_ok(optimizer_open(&o, s->ops, &err), &err);
+    check_ok(optimizer_open(&o, s->ops, &m.leaves, &err), &err);
     for (int n = 0; n < 2; n++) {
         model_zero_grad(&m);
         for (int i = 0; i < 2; i++) {
@@ -171,7 +172,8 @@ static struct buf everything(const struct parity *p, const struct model_setup *s
             assert_true(buf_append(&all, f->grad.data, tensor_bytes(f->grad)));
             assert_true(buf_append(&all, f->value.data, tensor_bytes(f->value)));
         }
-        optimizer_update(&o, &m.leaves, &options, 1e-2, 1, n + 1);
+        optimizer_measure(&o, tensor_absent(), 0);
+        optimizer_update(&o, &options, 1e-2, n + 1);
         model_refresh(&m);
     }
     optimizer_close(&o);

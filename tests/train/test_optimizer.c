@@ -2,10 +2,12 @@
 // (fixtures/train_optimizer.safetensors, written by fixtures/make_train.py), and what is not finite.
 #include "support.h"
 
+#include "base/mem.h"
 #include "train/optimizer.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 struct setting {
     struct arena arena;
@@ -36,7 +38,7 @@ static void open_setting(struct setting *s)
     add_leaves(s);
     s->matrix = &s->leaves.leaf[0];
     s->vector = &s->leaves.leaf[1];
-    check_ok(optimizer_open(&s->optimizer, &cpu_ops, &err), &err);
+    check_ok(optimizer_open(&s->optimizer, &cpu_ops, &s->leaves, &err), &err);
 }
 
 static void close_setting(struct setting *s)
@@ -70,32 +72,55 @@ static void matches_torch(void **unused)
         copy_in(s.matrix->grad, &f, "matrix_grad", step);
         copy_in(s.vector->grad, &f, "vector_grad", step);
         memcpy(&expected, (const double *)fixture_get(&f, "norm").data + step, sizeof expected);
-        const double norm = optimizer_grad_norm(&s.optimizer, &s.leaves);
+        double norm;
+        optimizer_measure(&s.optimizer, tensor_absent(), o.clip);
+        optimizer_update(&s.optimizer, &o, 0.01 / (step + 1), step + 1);
+        assert_true(optimizer_outcome(&s.optimizer, &norm));
         assert_true(fabs(norm - expected) < 1e-6 * expected);
-        optimizer_update(&s.optimizer, &s.leaves, &o, 0.01 / (step + 1),
-                         optimizer_clip_scale(norm, o.clip), step + 1);
-        optimizer_zero_grad(&s.optimizer, &s.leaves);
         snprintf(key, sizeof key, "matrix.%d", step);
         check_close(key, s.matrix->value, fixture_get(&f, key), 1e-6);
         snprintf(key, sizeof key, "vector.%d", step);
         check_close(key, s.vector->value, fixture_get(&f, key), 1e-6);
         check_close("working copy", s.vector->copy, s.vector->value, 4e-3);
-        assert_true(optimizer_grad_norm(&s.optimizer, &s.leaves) == 0);
+        optimizer_measure(&s.optimizer, tensor_absent(), o.clip);
+        assert_true(optimizer_outcome(&s.optimizer, &norm) && norm == 0);
     }
     close_setting(&s);
     fixture_close(&f);
 }
 
-static void clip_limits_the_norm_only(void **unused)
+// Of one gradient, or one loss, that is no number: no byte of any leaf moves, and gradients are 0 again.
+static void what_is_not_usable_moves_nothing(void **unused)
 {
     (void)unused;
-    assert_true(optimizer_clip_scale(0.5, 1) == 1);
-    assert_true(optimizer_clip_scale(1e9, 0) == 1);
-    assert_true(fabs(optimizer_clip_scale(4, 1) - 0.25) < 1e-6);
-    assert_true(optimizer_norm_usable(1e30, 1));
-    assert_false(optimizer_norm_usable(1e30, 0)); // its squares do not fit a float
-    assert_false(optimizer_norm_usable((double)NAN, 1));
-    assert_false(optimizer_norm_usable((double)INFINITY, 1));
+    struct setting s;
+    double norm, loss = 1;
+    const struct tensor of_loss = tensor_1d(&loss, DTYPE_F64, 1);
+    const struct train_options o = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+    open_setting(&s);
+    memset(s.arena.base, 1, s.arena.capacity); // small numbers everywhere
+    for (int i = 0; i < 3; i++) {
+        void *before = mem_alloc(s.arena.capacity);
+        data_f32(s.matrix->grad)[34] = i == 0 ? NAN : 0;
+        data_f32(s.vector->grad)[1] = i == 1 ? INFINITY : 0;
+        loss = i == 2 ? (double)NAN : 1;
+        optimizer_measure(&s.optimizer, of_loss, o.clip);
+        assert_false(optimizer_outcome(&s.optimizer, &norm));
+        assert_true(isfinite(norm) == (i == 2));
+        cpu_ops.zero(s.matrix->grad), cpu_ops.zero(s.vector->grad);
+        memcpy(before, s.arena.base, s.arena.capacity);
+        data_f32(s.matrix->grad)[0] = data_f32(s.vector->grad)[2] = 7;
+        optimizer_update(&s.optimizer, &o, 0.1, 1);
+        assert_memory_equal(before, s.arena.base, s.arena.capacity);
+        mem_free(before);
+    }
+    loss = 0;
+    data_f32(s.matrix->grad)[0] = 7;
+    optimizer_measure(&s.optimizer, of_loss, o.clip);
+    optimizer_update(&s.optimizer, &o, 0.1, 1);
+    assert_true(optimizer_outcome(&s.optimizer, &norm) && fabs(norm - 7) < 1e-12);
+    assert_true(data_f32(s.matrix->value)[0] < -0.09F && data_f32(s.matrix->grad)[0] == 0);
+    close_setting(&s);
 }
 
 static void names_what_is_not_finite(void **unused)
@@ -103,13 +128,12 @@ static void names_what_is_not_finite(void **unused)
     (void)unused;
     struct setting s;
     open_setting(&s);
-    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves, true));
+    assert_null(optimizer_not_finite(&s.optimizer, true));
     data_f32(s.matrix->value)[3] = 3e38F; // finite, though its square fits no float
-    assert_null(optimizer_not_finite(&s.optimizer, &s.leaves, true));
+    assert_null(optimizer_not_finite(&s.optimizer, true));
     data_f32(s.vector->v)[2] = INFINITY;
-    assert_string_equal(optimizer_not_finite(&s.optimizer, &s.leaves, true), "vector");
+    assert_string_equal(optimizer_not_finite(&s.optimizer, true), "vector");
     data_f32(s.matrix->grad)[34] = NAN;
-    assert_true(isnan(optimizer_grad_norm(&s.optimizer, &s.leaves)));
     close_setting(&s);
 }
 
@@ -124,14 +148,15 @@ struct alike {
 static void move_alike(struct alike *a, const struct optimizer *o, int at, uint64_t seed, int64_t n)
 {
     const struct train_options t = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .seed = seed};
-    optimizer_reset(o, &a->leaves);
+    optimizer_reset(o);
     for (int k = 0; k < 2; k++) {
         const struct leaf *f = &a->leaves.leaf[k];
         for (int i = 0; i < 600; i++) {
             data_f32(f->grad)[i] = 0.3F + (float)i / 1000;
         }
     }
-    optimizer_update(o, &a->leaves, &t, 0.01, 1, n);
+    optimizer_measure(o, tensor_absent(), 0);
+    optimizer_update(o, &t, 0.01, n);
     for (int k = 0; k < 2; k++) {
         memcpy(a->m[k][at], a->leaves.leaf[k].m.data, sizeof a->m[k][at]);
     }
@@ -153,7 +178,7 @@ static void rounding_draws_by_seed_update_and_leaf(void **unused)
         if (!placing) a.arena.base = cpu_ops.allocate(a.arena.used);
         if (!placing) a.arena.capacity = a.arena.used;
     }
-    check_ok(optimizer_open(&o, &cpu_ops, &err), &err);
+    check_ok(optimizer_open(&o, &cpu_ops, &a.leaves, &err), &err);
     move_alike(&a, &o, 0, 5, 1);
     move_alike(&a, &o, 1, 5, 1);
     move_alike(&a, &o, 2, 5, 2);
@@ -172,7 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_torch),
-        cmocka_unit_test(clip_limits_the_norm_only),
+        cmocka_unit_test(what_is_not_usable_moves_nothing),
         cmocka_unit_test(names_what_is_not_finite),
         cmocka_unit_test(rounding_draws_by_seed_update_and_leaf),
     };

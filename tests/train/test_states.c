@@ -223,9 +223,6 @@ static void what_does_not_go_together_is_refused(void **unused)
     (void)unused;
     struct toy t;
     struct error err = {0};
-    struct ops less = cpu_ops;
-    less.adamw_reduced = NULL;
-    less.name = "less";
     open_single(&t);
     t.stage.setup.storage.shared_gradients = true;
     t.stage.options.accumulate = 2;
@@ -239,9 +236,6 @@ static void what_does_not_go_together_is_refused(void **unused)
     check_error(train_storage_check(&m, &t.stage.options, &err), &err, "sum of their gradients");
     m.tuning = &smt_by_activation; // has no gradients
     check_ok(train_storage_check(&m, &t.stage.options, &err), &err);
-    t.stage.setup.ops = &less;
-    t.stage.setup.storage = (struct leaf_storage){.states = STATES_8BIT};
-    check_error(toy_run(&t, &err), &err, "the backend less has only --optimizer-states f32");
     assert_false(file_exists(t.out));
     toy_close(&t);
 }

@@ -16,9 +16,9 @@ static double step(struct model *m, struct optimizer *o, const struct batch *b, 
     model_forward(m, b, NULL, true);
     model_loss(m, b, 1.0F / (float)b->supervised);
     model_backward(m, b);
-    *norm = optimizer_grad_norm(o, &m->leaves);
-    optimizer_update(o, &m->leaves, &options, options.lr, optimizer_clip_scale(*norm, options.clip),
-                     n + 1);
+    optimizer_measure(o, m->loss_sum, options.clip);
+    optimizer_update(o, &options, options.lr, n + 1);
+    assert_true(optimizer_outcome(o, norm));
     return model_take_loss(m) / (double)b->supervised;
 }
 
@@ -34,7 +34,7 @@ static double train(const struct parity *p, const struct model_setup *s, const c
     const float *norm = data_f32(fixture_get(&p->reference, "train.grad_norm"));
     double worst = 0, difference = 0, square = 0;
     parity_model(&m, s);
-    check_ok(optimizer_open(&o, s->ops, &err), &err);
+    check_ok(optimizer_open(&o, s->ops, &m.leaves, &err), &err);
     *norm_error = 0;
     for (int n = 0; n < PARITY_STEPS; n++) {
         double got_norm = 0;

@@ -175,11 +175,10 @@ static void check(const struct adamw_leaf *x)
     (void)x, (void)count;
 }
 
-void cpu_adamw_reduced(const struct adamw_leaf *x, const struct adamw *p, float grad_scale,
-                       uint64_t seed, uint64_t stream)
+void adamw_reduced(const struct adamw_leaf *x, struct adamw_factors f, uint64_t seed,
+                   uint64_t stream)
 {
     const int64_t count = tensor_count(x->w);
-    const struct adamw_factors f = adamw_factors(p, grad_scale);
     const struct moment m = {x->m, x->m_scale, &signed_codes, {seed, stream}};
     const struct moment v = {x->v, x->v_scale, &unsigned_codes, {seed, stream + 1}};
     const struct draw own = {seed, stream + 2};
@@ -189,15 +188,16 @@ void cpu_adamw_reduced(const struct adamw_leaf *x, const struct adamw *p, float 
 #pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (count > SMALL_WORK)
     for (int64_t first = 0; first < count; first += BLOCK) {
         const int64_t n = min_i64(BLOCK, count - first);
-        float buffer[3][BLOCK];
+        float buffer[3][BLOCK], *grad = data_f32(x->grad) + first;
         float *pm = load_moment(buffer[0], &m, first, n),
               *pv = load_moment(buffer[1], &v, first, n);
         float *pw = block_target(buffer[2], x->w, first);
         if (bare) to_f32(pw, element_at(x->w, first), DTYPE_BF16, n);
-        adamw_update(pw, pm, pv, data_f32(x->grad) + first, n, f);
+        adamw_update(pw, pm, pv, grad, n, f);
         store_moment(&m, pm, first, n);
         store_moment(&v, pv, first, n);
         if (bare) round_random((uint16_t *)x->w.data + first, pw, &own, first, n);
         if (x->copy.data) block_store(x->copy, first, pw, n);
+        memset(grad, 0, (size_t)n * sizeof *grad);
     }
 }

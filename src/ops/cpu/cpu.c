@@ -134,6 +134,7 @@ const struct ops cpu_ops = {
     .cross_entropy = cpu_cross_entropy,
     .sum = cpu_sum,
     .sum_squares = cpu_sum_squares,
+    .grad_squares = cpu_grad_squares,
+    .clip_scale = cpu_clip_scale,
     .adamw = cpu_adamw,
-    .adamw_reduced = cpu_adamw_reduced,
 };

@@ -186,11 +186,13 @@ void cpu_cross_entropy(struct tensor loss, struct tensor logits, struct tensor t
 struct adamw_factors { // computed in double, applied in float, as torch does
     float keep, one_minus_beta1, beta2, one_minus_beta2, step, root_correction2, eps, grad_scale;
 };
-struct adamw_factors adamw_factors(const struct adamw *p, float grad_scale);
 // n elements of one leaf.
 void adamw_update(float *restrict w, float *restrict m, float *restrict v,
                   const float *restrict grad, int64_t n, struct adamw_factors f);
-void cpu_adamw_reduced(const struct adamw_leaf *x, const struct adamw *p, float grad_scale,
-                       uint64_t seed, uint64_t stream);
-void cpu_adamw(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
-               struct tensor grad, const struct adamw *p, float grad_scale);
+// A leaf in fewer bits; its random numbers come from `stream`.
+void adamw_reduced(const struct adamw_leaf *x, struct adamw_factors f, uint64_t seed,
+                   uint64_t stream);
+void cpu_grad_squares(struct tensor out, const struct leaf_list *l);
+void cpu_clip_scale(struct tensor scale, struct tensor squares, struct tensor loss, double clip);
+void cpu_adamw(const struct leaf_list *l, const struct adamw *p, struct tensor scale, uint64_t seed,
+               uint64_t update);

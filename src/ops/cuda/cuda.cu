@@ -93,6 +93,7 @@ const struct ops cuda_ops = {
     .cross_entropy = cuda_cross_entropy,
     .sum = cuda_sum,
     .sum_squares = cuda_sum_squares,
+    .grad_squares = cuda_grad_squares,
+    .clip_scale = cuda_clip_scale,
     .adamw = cuda_adamw,
-    .adamw_reduced = cuda_adamw_reduced,
 };

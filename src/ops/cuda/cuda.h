@@ -417,10 +417,9 @@ void cuda_swiglu_dot(struct tensor dweight, struct tensor da, struct tensor g, s
 // cross_entropy.cu
 void cuda_cross_entropy(struct tensor loss, struct tensor logits, struct tensor targets,
                         float scale);
-// adamw.cu
-void cuda_adamw(struct tensor w, struct tensor m, struct tensor v, struct tensor copy,
-                struct tensor grad, const struct adamw *p, float grad_scale);
-// adamw_reduced.cu
-void cuda_adamw_reduced(const struct adamw_leaf *x, const struct adamw *p, float grad_scale,
-                        uint64_t seed, uint64_t stream);
+// adamw.cu, sums.cu
+void cuda_grad_squares(struct tensor out, const struct leaf_list *l);
+void cuda_clip_scale(struct tensor scale, struct tensor squares, struct tensor loss, double clip);
+void cuda_adamw(const struct leaf_list *l, const struct adamw *p, struct tensor scale,
+                uint64_t seed, uint64_t update);
 }
