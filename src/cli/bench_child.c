@@ -131,8 +131,13 @@ static bool steps(struct bench_result *out, struct model *m, const struct batch 
         model_take_loss(m); // waits for a device
         out->seconds[i] = monotonic_seconds() - start;
     }
+    const struct ops *backend = m->setup.ops;
+    if (backend->peak_bytes) {
+        out->device_peak = (int64_t)backend->peak_bytes();
+        out->device_plan = (int64_t)(model_device_bytes(m) + optimizer_bytes(backend, &m->leaves));
+    }
     optimizer_close(&o);
-    return ok;
+    return ok && backend->check(err);
 }
 
 static bool measure_steps(struct bench_result *out, const struct bench_job *job, struct error *err)

@@ -21,6 +21,8 @@ struct bench_result { // what a child writes into its pipe
     double gflops;        // the yardstick
     double forward_flops; // of the topk forward's products
     double seconds[BENCH_STEPS];
+    // Of a device's memory: most that was held, and what the plan says; 0: the backend has none of its own.
+    int64_t device_peak, device_plan;
 };
 
 void bench_measure(struct bench_result *out, const struct bench_job *job);

@@ -23,6 +23,7 @@ struct combination {
     bool telemetry;
     double seconds[ROUNDS * BENCH_STEPS], forward_flops;
     int64_t peak; // bytes
+    int64_t device_peak, device_plan;
 };
 
 struct bench {
@@ -153,9 +154,15 @@ static bool report(const struct bench *b, const struct combination *c, struct er
     fprintf(
         b->io->people,
         "%-12s %-6s%s %8.3f s a step, %8.1f tokens/s, %5.3f of the best product (%.0f GFLOP/s), "
-        "%s private\n",
+        "%s private",
         c->routing, c->tuning, c->telemetry ? "" : " (no telemetry)", seconds, rate, share,
         b->gflops, format_bytes(bytes, (uint64_t)c->peak));
+    if (c->device_plan) {
+        fprintf(b->io->people, ", %s", format_bytes(bytes, (uint64_t)c->device_peak));
+        fprintf(b->io->people, " on the device, plan %s",
+                format_bytes(bytes, (uint64_t)c->device_plan));
+    }
+    fputc('\n', b->io->people);
     if (!b->io->json) return true;
     json_t *j = json_object();
     json_object_set_new(j, "routing", json_string(c->routing));
@@ -166,6 +173,10 @@ static bool report(const struct bench *b, const struct combination *c, struct er
     json_object_set_new(j, "best_matmul_gflops", json_real(b->gflops));
     json_object_set_new(j, "share_of_best", json_real(share));
     json_object_set_new(j, "peak_private_bytes", json_integer(c->peak));
+    if (c->device_plan) {
+        json_object_set_new(j, "peak_device_bytes", json_integer(c->device_peak));
+        json_object_set_new(j, "plan_device_bytes", json_integer(c->device_plan));
+    }
     return output_json(b->io, j, err);
 }
 
@@ -225,6 +236,8 @@ static bool measure(struct bench *b, struct error *err)
             }
             memcpy(c->seconds + round * BENCH_STEPS, result.seconds, sizeof result.seconds);
             c->forward_flops = result.forward_flops;
+            if (result.device_peak > c->device_peak) c->device_peak = result.device_peak;
+            c->device_plan = result.device_plan;
         }
     }
     return true;

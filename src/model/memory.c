@@ -49,17 +49,26 @@ static bool obtain(struct model *m, struct arena *a, struct error *err)
     return a->base || (o->check(err) && no_memory(m, a, err));
 }
 
+size_t model_device_bytes(const struct model *m)
+{
+    const struct arena *all[] = {&m->state, &m->moments, &m->work};
+    size_t bytes = m->setup.ops->scratch_bytes();
+    for (int i = 0; i < 3; i++) {
+        if (!on_host(m, all[i])) bytes += all[i]->capacity;
+    }
+    return bytes;
+}
+
 // Said before anything is loaded.
 static bool check_room(const struct model *m, struct error *err)
 {
     const struct ops *o = m->setup.ops;
     const struct arena *all[] = {&m->state, &m->moments, &m->work};
-    size_t needed = o->scratch_bytes(), by_purpose[PURPOSE_COUNT] = {0};
-    const size_t there = o->free_bytes();
+    size_t by_purpose[PURPOSE_COUNT] = {0};
+    const size_t needed = model_device_bytes(m), there = o->free_bytes();
     char who[WORDS];
     for (int i = 0; i < 3; i++) {
         if (on_host(m, all[i])) continue;
-        needed += all[i]->capacity;
         for (int p = 0; p < PURPOSE_COUNT; p++) {
             by_purpose[p] += all[i]->by_purpose[p];
         }

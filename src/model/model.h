@@ -92,6 +92,8 @@ bool model_open(struct model *m, const struct model_setup *s, struct error *err)
 // folder (or the adapter's), where it holds one. Where nothing learns, the routing's last phase begins.
 bool model_allocate(struct model *m, struct error *err);
 void model_close(struct model *m); // safe after a failed open, and twice
+// Of the backend's memory, known once the model is open: all but what lies in the host's, and the backend's scratch.
+size_t model_device_bytes(const struct model *m);
 
 // Forward over a batch (host arrays; uploaded here). cache_row (n) I32 or NULL: where each token's key
 // and value go in the cache; spans are then rows of the cache. training: routings count, activations are

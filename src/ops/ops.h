@@ -110,6 +110,8 @@ struct ops {
     // stay; who keeps results asks before it keeps them, after a download (which waits for all work).
     bool (*check)(struct error *err);
     size_t (*free_bytes)(void); // what allocate could give about now; SIZE_MAX: not known
+    // Most of its own memory that it held at once so far, scratch included; NULL: it has the process's.
+    size_t (*peak_bytes)(void);
 
     // Memory. allocate: zeroed, 64-byte aligned, NULL when it does not fit. upload returns when src was
     // read; download waits for all work before it.

@@ -99,6 +99,7 @@ static void plan_memory(struct plan *p, const struct trainer *t)
     for (int i = 0; i < PURPOSE_COUNT; i++) {
         p->device_bytes += t->peak[i];
     }
+    if (o->allocate_host) p->device_bytes -= p->in_host;
     p->device_free = o->free_bytes();
     const struct checkpoint *c = &t->model.checkpoint;
     for (int64_t i = 0; i < c->n_shards; i++) {

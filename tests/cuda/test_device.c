@@ -3,6 +3,8 @@
 #include "../cli/pairs.h"
 #include "device.h"
 
+#include "cli/bench_child.h"
+
 #include <unistd.h>
 
 #ifdef EMULATED
@@ -59,6 +61,26 @@ static bool train(const char *out, const char *more, struct error *err)
     return ok;
 }
 
+// As nothing else has run on the device before it.
+static void bench_says_what_the_device_held(void **state)
+{
+    (void)state;
+    struct options o;
+    struct bench_result r;
+    struct error err = {""};
+    const int64_t scratch = (int64_t)512 << 20;
+    emulate_set_device(1, 90, GIB_BYTES, 13000);
+    const char *line =
+        "--config base/config.json --tokens 40 --dtype f32 --device cuda --threads 1";
+    check_ok(pairs_options(&o, COMMAND_BENCH, line, &err), &err);
+    const struct bench_job job = {BENCH_TRAINING, &o, "base", "topk", "full", true};
+    bench_measure(&r, &job);
+    check_ok(r.ok, &r.err);
+    assert_true(r.device_peak <= r.device_plan);
+    assert_true(r.device_peak > r.device_plan - scratch && r.device_plan > scratch);
+    options_close(&o);
+}
+
 static void too_little_memory_is_said_before_the_load(void **state)
 {
     (void)state;
@@ -101,6 +123,7 @@ int main(void)
     assert_int_equal(chdir(toy_path(t.base, "..")), 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_there_is_named),
+        cmocka_unit_test(bench_says_what_the_device_held),
         cmocka_unit_test(too_little_memory_is_said_before_the_load),
         cmocka_unit_test(a_lost_device_keeps_the_last_checkpoint),
     };

@@ -18,6 +18,7 @@ const struct ops cuda_ops = {
     .scratch_bytes = scratch_bytes,
     .check = cuda_check,
     .free_bytes = cuda_free_bytes,
+    .peak_bytes = cuda_peak_bytes,
     .allocate = cuda_allocate,
     .release = cuda_release,
     .allocate_host = cuda_allocate_host,

@@ -303,6 +303,7 @@ extern "C" {
 // memory.cu
 bool cuda_check(struct error *err);
 size_t cuda_free_bytes(void);
+size_t cuda_peak_bytes(void);
 void cuda_import(struct tensor y, struct tensor host);
 void *cuda_allocate(size_t bytes);
 void cuda_release(void *p, size_t bytes);

@@ -23,6 +23,7 @@ static struct {
         void *data;
         size_t bytes;
     } scratch[CUDA_SCRATCH_USES];
+    size_t held, peak;    // device memory: now, and at most
     struct error failure; // of the device: the first
     bool failed;
 } device;
@@ -111,6 +112,17 @@ bool cuda_built(void)
 
 // ---- memory
 
+static void hold(size_t bytes)
+{
+    device.held += bytes;
+    if (device.held > device.peak) device.peak = device.held;
+}
+
+size_t cuda_peak_bytes(void)
+{
+    return device.peak;
+}
+
 void *cuda_allocate(size_t bytes)
 {
     void *p = NULL;
@@ -121,13 +133,14 @@ void *cuda_allocate(size_t bytes)
     }
     cuda_note("allocation", e);
     if (e != cudaSuccess) return NULL;
+    hold(bytes);
     cuda_note("clearing", cudaMemsetAsync(p, 0, bytes, device.stream));
     return p;
 }
 
 void cuda_release(void *p, size_t bytes)
 {
-    (void)bytes;
+    if (p) device.held -= bytes;
     cuda_note("release", cudaFree(p));
 }
 
@@ -165,11 +178,13 @@ void *cuda_scratch(enum cuda_scratch_use use, size_t bytes)
 {
     if (bytes > device.scratch[use].bytes) {
         cuda_note("release", cudaFree(device.scratch[use].data)); // waits until nothing uses it
+        device.held -= device.scratch[use].bytes;
         device.scratch[use].bytes = 0;
         const cudaError_t e = cudaMalloc(&device.scratch[use].data, bytes);
         cuda_note("allocation of scratch memory", e);
         if (e != cudaSuccess) return device.scratch[use].data = NULL;
         device.scratch[use].bytes = bytes;
+        hold(bytes);
     }
     return device.scratch[use].data;
 }
