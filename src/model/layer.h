@@ -43,6 +43,8 @@ void linear_dweight(const struct ops *o, struct bank *b, struct tensor dy, struc
 void linear_dinput(const struct ops *o, const struct bank *b, struct tensor dx, struct tensor dy,
                    struct tensor offsets, bool accumulate);
 bool linear_learns(const struct bank *b);
+// The bank's own matrices and nothing besides, forward and back: ops may join it with what is around it.
+bool linear_is_product(const struct bank *b);
 
 // adapter.c: opens setup.adapter, checks that it fits this base, and lets the whole weights in it take the
 // place of the stored ones; later loads the values of the policy's own leaves.

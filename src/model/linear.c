@@ -44,6 +44,11 @@ bool linear_learns(const struct bank *b)
     return b->grad.data || b->bias_grad.data || hooks(b)->dweight;
 }
 
+bool linear_is_product(const struct bank *b)
+{
+    return !b->adapter && !b->bias_value.data;
+}
+
 struct tensor weight_value(const struct model *m, int64_t index)
 {
     return index < 0 ? tensor_absent() : m->weights.weight[index].value;

@@ -28,6 +28,23 @@ static struct route_input route_input(const struct model *m, const struct layer 
                                 .training = m->acts->training};
 }
 
+// gate, up (R,F) of the dispatched rows of x, and unless it is absent their hidden layer, weighted.
+static void hidden_forward(struct model *m, const struct mlp *p, const struct expert_hidden *out,
+                           struct tensor x, struct tensor weight, const struct dispatch *d)
+{
+    const struct ops *o = m->setup.ops;
+    if (o->expert_up && linear_is_product(&p->gate) && linear_is_product(&p->up) &&
+        p->gate.value.dtype == p->up.value.dtype) {
+        o->expert_up(out, x, &p->gate.value, &p->up.value, weight, d);
+        return;
+    }
+    const struct tensor rows = row_scratch(m, out->g);
+    o->gather_tokens(rows, x, d);
+    linear_forward(o, &p->gate, out->g, rows, d->offsets);
+    linear_forward(o, &p->up, out->u, rows, d->offsets);
+    if (out->a.data) o->swiglu_forward(out->a, out->g, out->u, weight, d);
+}
+
 // Dispatched rows of x through their experts; y (N,C), or absent.
 static void experts_forward(struct model *m, struct layer *l, struct layer_acts *a, struct tensor x,
                             struct tensor y)
@@ -35,12 +52,10 @@ static void experts_forward(struct model *m, struct layer *l, struct layer_acts 
     const struct ops *o = m->setup.ops;
     const struct dispatch *d = &a->dispatch;
     const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
+    const struct expert_hidden out = {a->gate, a->up, y.data ? hidden : tensor_absent()};
     l->experts.gate.rows = l->experts.up.rows = l->experts.down.rows = d;
-    o->gather_tokens(rows, x, d);
-    linear_forward(o, &l->experts.gate, a->gate, rows, d->offsets);
-    linear_forward(o, &l->experts.up, a->up, rows, d->offsets);
+    hidden_forward(m, &l->experts, &out, x, a->route.weight, d);
     if (!y.data) return;
-    o->swiglu_forward(hidden, a->gate, a->up, a->route.weight, d);
     linear_forward(o, &l->experts.down, rows, hidden, d->offsets);
     o->combine_slots(y, rows, d, false);
 }
@@ -126,15 +141,14 @@ static void zero_slots_backward(struct model *m, const struct mlp *p, struct lay
         const int64_t n = E - first < step ? E - first : step;
         struct dispatch d = a->dispatch;
         d.offsets.dim[0] = n + 1;
-        const struct bank gate = some_groups(&p->gate, first, n, &d);
-        const struct bank up = some_groups(&p->up, first, n, &d),
-                          down = some_groups(&p->down, first, n, &d);
+        const struct mlp part = {some_groups(&p->gate, first, n, &d),
+                                 some_groups(&p->up, first, n, &d),
+                                 some_groups(&p->down, first, n, &d)};
+        const struct expert_hidden out = {a->gate, a->up, tensor_absent()};
         o->dispatch(&d, a->route.expert, a->route.weight, true, first);
-        o->gather_tokens(rows, a->n2, &d);
-        linear_forward(o, &gate, a->gate, rows, d.offsets);
-        linear_forward(o, &up, a->up, rows, d.offsets);
+        hidden_forward(m, &part, &out, a->n2, tensor_absent(), &d);
         o->gather_tokens(rows, dy, &d);
-        linear_dinput(o, &down, hidden, rows, d.offsets, false);
+        linear_dinput(o, &part.down, hidden, rows, d.offsets, false);
         o->swiglu_dot(dweight, hidden, a->gate, a->up, &d);
     }
 }

@@ -56,6 +56,11 @@ struct swiglu_grads {
     struct tensor dg, du, a, dweight;
 };
 
+// What a forward pass keeps of experts' hidden layers (R,F): gate, up, and SwiGLU of them.
+struct expert_hidden {
+    struct tensor g, u, a;
+};
+
 // A mask of dropout: it depends on the key and on an element's token, group and column, so it is the same in
 // every pass that has the key, however rows are ordered, and need not be kept.
 struct dropout {
@@ -310,6 +315,18 @@ struct ops {
     // dweight[slot[r]] = <da', silu(g) u> for the rows of d; other slots stay
     void (*swiglu_dot)(struct tensor dweight, struct tensor da, struct tensor g, struct tensor u,
                        const struct dispatch *d);
+
+    // Ops for experts that stand for several others, with the rows of tokens taken where they lie. Results are
+    // those of the others, one after the other, roundings included; but for the order of sums in dweight.
+    // NULL: the backend has none of them, and the others are called.
+    //   g, u (R,F) = gather_tokens(x (N,C)) W_gate^T and W_up^T;  a = swiglu_forward of them, or absent
+    void (*expert_up)(const struct expert_hidden *out, struct tensor x, const struct matrices *gate,
+                      const struct matrices *up, struct tensor weight, const struct dispatch *d);
+    //   da' (R,F) = gather_tokens(dy (N,C)) W_down, and swiglu_backward of it: dg may be g, du may be u;
+    //   dweight: for the rows of d alone, other slots stay
+    void (*expert_dhidden)(const struct swiglu_grads *out, struct tensor dy,
+                           const struct matrices *down, struct tensor g, struct tensor u,
+                           struct tensor weight, const struct dispatch *d);
 
     // loss (N) F32 = logsumexp(logits[n]) - logits[n][target[n]];  logits (N,V) F32 or BF16 become
     // their own gradient, scale * (softmax - onehot), unless scale == 0 (evaluation: left as they are)

@@ -45,6 +45,7 @@ enum cuda_scratch_use {
     CUDA_SCRATCH_B,
     CUDA_SCRATCH_C,
     CUDA_SCRATCH_ROWS,
+    CUDA_SCRATCH_TOKENS,
     CUDA_SCRATCH_USES
 };
 void *cuda_scratch(enum cuda_scratch_use use, size_t bytes);
@@ -415,6 +416,12 @@ void cuda_swiglu_backward(const struct swiglu_grads *out, struct tensor da, stru
                           struct tensor u, struct tensor weight, const struct dispatch *d);
 void cuda_swiglu_dot(struct tensor dweight, struct tensor da, struct tensor g, struct tensor u,
                      const struct dispatch *d);
+// expert.cu
+void cuda_expert_up(const struct expert_hidden *out, struct tensor x, const struct matrices *gate,
+                    const struct matrices *up, struct tensor weight, const struct dispatch *d);
+void cuda_expert_dhidden(const struct swiglu_grads *out, struct tensor dy,
+                         const struct matrices *down, struct tensor g, struct tensor u,
+                         struct tensor weight, const struct dispatch *d);
 // cross_entropy.cu
 void cuda_cross_entropy(struct tensor loss, struct tensor logits, struct tensor targets,
                         float scale);

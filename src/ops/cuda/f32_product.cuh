@@ -33,19 +33,33 @@ static __device__ __forceinline__ float load_unaligned(const char *data, int64_t
     return to_float(h);
 }
 
+// Element `column` of stored row i; where it does not exist (beyond `rows` or `columns`), 0.
+static __device__ __forceinline__ float fetch_element(const plain_operand &o, int i, int rows,
+                                                      int column, int columns, int type)
+{
+    return i < rows && column < columns ? load_unaligned(o.data, i * o.ld + column, type) : 0.0f;
+}
+template <class S>
+static __device__ __forceinline__ float fetch_element(const S &s, int i, int rows, int column,
+                                                      int columns, int type)
+{
+    const int size = type == DTYPE_F32 ? 4 : 2;
+    if (!s.exists(i, rows) || column >= columns) return 0.0f;
+    return load_unaligned(s.row(s.find(i), size), column, type);
+}
+
 // The thread's elements of an operand's 16 k from k0 on, the fastest index across threads.
-template <bool ALONG_K>
-static __device__ __forceinline__ void fetch_f32(float (&v)[F32_LOADS], const char *data,
-                                                 int64_t ld, int type, int extent, int k0, int k)
+template <bool ALONG_K, class S>
+static __device__ __forceinline__ void fetch_f32(float (&v)[F32_LOADS], const S &operand, int type,
+                                                 int extent, int k0, int k)
 {
 #pragma unroll
     for (int i = 0; i < F32_LOADS; i++) {
         const int at = threadIdx.x + i * F32_THREADS;
         const int r = ALONG_K ? at / F32_DEPTH : at % F32_TILE;
         const int kk = k0 + (ALONG_K ? at % F32_DEPTH : at / F32_TILE);
-        v[i] = r < extent && kk < k
-                   ? load_unaligned(data, ALONG_K ? r * ld + kk : kk * ld + r, type)
-                   : 0.0f;
+        v[i] = ALONG_K ? fetch_element(operand, r, extent, kk, k, type)
+                       : fetch_element(operand, kk, k, r, extent, type);
     }
 }
 
@@ -65,15 +79,15 @@ static __device__ __forceinline__ void place_f32(float (*tile)[F32_TILE + F32_PA
 }
 
 // sums[i][j] of rows 4 (thread / 16) + i and columns 4 (thread % 16) + j
-template <bool A_ALONG_K, bool B_ALONG_K>
-static __device__ void multiply_f32(float (&sums)[4][4], const work &w, int a_type, int b_type,
+template <bool A_ALONG_K, bool B_ALONG_K, class W>
+static __device__ void multiply_f32(float (&sums)[4][4], const W &w, int a_type, int b_type,
                                     f32_shared &s)
 {
     const int m = threadIdx.x / 16 * 4, n = threadIdx.x % 16 * 4;
     float a[F32_LOADS], b[F32_LOADS];
     if (w.k > 0) {
-        fetch_f32<A_ALONG_K>(a, w.a, w.lda, a_type, w.m, 0, w.k);
-        fetch_f32<B_ALONG_K>(b, w.b, w.ldb, b_type, w.n, 0, w.k);
+        fetch_f32<A_ALONG_K>(a, operand_a(w), a_type, w.m, 0, w.k);
+        fetch_f32<B_ALONG_K>(b, operand_b(w), b_type, w.n, 0, w.k);
     }
     for (int k0 = 0; k0 < w.k; k0 += F32_DEPTH) {
         __syncthreads();
@@ -81,8 +95,8 @@ static __device__ void multiply_f32(float (&sums)[4][4], const work &w, int a_ty
         place_f32<B_ALONG_K>(s.b, b);
         __syncthreads();
         if (k0 + F32_DEPTH < w.k) {
-            fetch_f32<A_ALONG_K>(a, w.a, w.lda, a_type, w.m, k0 + F32_DEPTH, w.k);
-            fetch_f32<B_ALONG_K>(b, w.b, w.ldb, b_type, w.n, k0 + F32_DEPTH, w.k);
+            fetch_f32<A_ALONG_K>(a, operand_a(w), a_type, w.m, k0 + F32_DEPTH, w.k);
+            fetch_f32<B_ALONG_K>(b, operand_b(w), b_type, w.n, k0 + F32_DEPTH, w.k);
         }
 #pragma unroll
         for (int k = 0; k < F32_DEPTH; k++) {

@@ -30,7 +30,7 @@ static __global__ void __launch_bounds__(TILE_THREADS, 1) bf16_kernel(P p)
 {
     DYNAMIC_SHARED(char, memory);
     const uint32_t shared = (shared_address(memory) + 1023) & ~1023U;
-    work w;
+    typename P::template work_of<1> w;
     if (!find_work(w, p, TILE, TILE, blockIdx.x) || (w.k == 0 && adds(p))) return;
     tile_sums sums;
     clear_sums(sums);
@@ -42,7 +42,7 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class P>
 static __global__ void __launch_bounds__(F32_THREADS) f32_kernel(P p, int a_type, int b_type)
 {
     __shared__ f32_shared shared;
-    work w;
+    typename P::template work_of<1> w;
     if (!find_work(w, p, F32_TILE, F32_TILE, blockIdx.x) || (w.k == 0 && adds(p))) return;
     float sums[4][4] = {};
     multiply_f32<A_ALONG_K, B_ALONG_K>(sums, w, a_type, b_type, shared);
@@ -142,8 +142,7 @@ static __global__ void add_parts_kernel(weight_product p)
 static int tiles_down(const rows_product &p, int height)
 {
     if (!p.offsets) return p.groups * div_up(p.rows, height);
-    return p.rows / height +
-           min(p.groups, p.rows); // every group may end in a tile that is not full
+    return most_tiles(p.rows, p.groups, height);
 }
 
 template <bool TRANSPOSED, class T>
@@ -161,7 +160,6 @@ static void run_rows(const rows_product &p, int x_type, int w_type)
 
 static void multiply_rows(const rows_product &p, int x_type, int w_type, int y_type)
 {
-    constexpr int FEW_ROWS = 32; // of all groups
     if (p.rows == 0 || p.columns == 0) return;
     const bool f32 = y_type == DTYPE_F32;
     if (p.transposed && !p.x_bank && p.rows <= FEW_ROWS) {

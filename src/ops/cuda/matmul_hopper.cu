@@ -1,194 +1,16 @@
-// ops/cuda/matmul_hopper.cu - products of BF16 over banks by wgmma (sm_90a): a persistent block a
-// multiprocessor, in which one warpgroup copies operands into a ring of stages and two multiply.
-//
-// Copies are cp.async, chunk by chunk: rows of a group begin anywhere, matrices lie anywhere, tails are
-// filled with zeros, and no host needs to know sizes or addresses. A copying thread tells that a stage is
-// there LAG stages later, when its own copies have arrived and are fenced for the tensor cores' proxy.
-#include "ops/cuda/matmul.h"
-#include "ops/cuda/warp_product.cuh"
-#include "ops/cuda/wgmma.cuh"
-
-// 128 x 256 of the output, 64 x 256 a multiplying warpgroup (128 sums a thread), or 128 x 128. Four stages of
-// 64 elements of k: 48 KB each (32). One block of 384 threads a multiprocessor: 168 registers a thread at the
-// start, then 56 for those that copy and 224 for those that multiply.
-constexpr int GROUP = 128; // threads
-constexpr int MULTIPLIERS = 2;
-constexpr int HOPPER_THREADS = GROUP * (1 + MULTIPLIERS);
-constexpr int HEIGHT = 64 * MULTIPLIERS;
-constexpr int STAGES = 4;
-[[maybe_unused]] constexpr int LAG = 2;
-constexpr int A_BYTES = HEIGHT * SLAB_BYTES;
-constexpr int BARRIER_BYTES = 1024; // so that what follows stays aligned
-[[maybe_unused]] constexpr int COPY_REGISTERS = 56;
-[[maybe_unused]] constexpr int MULTIPLY_REGISTERS = 224;
-
-template <int WIDTH> struct ring { // in shared memory
-    static constexpr int B_BYTES = WIDTH * SLAB_BYTES, STAGE_BYTES = A_BYTES + B_BYTES;
-    static constexpr int BYTES = 1024 + BARRIER_BYTES + STAGES * STAGE_BYTES;
-    uint32_t base;
-    __device__ uint32_t full(int slot) const
-    {
-        return base + slot * 8;
-    }
-    __device__ uint32_t empty(int slot) const
-    {
-        return base + (STAGES + slot) * 8;
-    }
-    __device__ uint32_t a(int slot) const
-    {
-        return base + BARRIER_BYTES + slot * STAGE_BYTES;
-    }
-    __device__ uint32_t b(int slot) const
-    {
-        return a(slot) + A_BYTES;
-    }
-};
-
-template <bool ALONG_K, int EXTENT>
-static __device__ __forceinline__ void copy_operand(uint32_t to, const char *data, int64_t ld,
-                                                    int extent, int k0, int k)
-{
-    const uint16_t *from = (const uint16_t *)data;
-    const int thread = threadIdx.x % GROUP;
-    if (ALONG_K) {
-        load_tile<EXTENT, SLAB, GROUP>(to, {from + k0, ld, extent, k - k0}, thread);
-    } else {
-        load_tile<SLAB, EXTENT, GROUP>(to, {from + k0 * ld, ld, k - k0, extent}, thread);
-    }
-}
-
-template <bool A_ALONG_K, bool B_ALONG_K, int WIDTH, class P>
-static __device__ void copy_tiles(const P &p, const ring<WIDTH> r)
-{
-    int step = 0; // over all tiles of the block
-    work w;
-    for (int t = blockIdx.x; find_work(w, p, HEIGHT, WIDTH, t); t += gridDim.x) {
-        for (int k = 0; k < w.k; k += SLAB, step++) {
-            const int slot = step % STAGES;
-            barrier_wait(r.empty(slot), step / STAGES % 2 ^ 1); // at first all are
-            copy_operand<A_ALONG_K, HEIGHT>(r.a(slot), w.a, w.lda, w.m, k, w.k);
-            copy_operand<B_ALONG_K, WIDTH>(r.b(slot), w.b, w.ldb, w.n, k, w.k);
-            copy_commit();
-            if (step < LAG) continue;
-            copy_wait<LAG>();
-            fence_before_wgmma();
-            barrier_arrive(r.full((step - LAG) % STAGES));
-        }
-    }
-    copy_wait<0>();
-    fence_before_wgmma();
-    for (int late = step < LAG ? 0 : step - LAG; late < step; late++) {
-        barrier_arrive(r.full(late % STAGES));
-    }
-}
-
-template <bool A_ALONG_K, bool B_ALONG_K, int WIDTH>
-static __device__ __forceinline__ void multiply_slot(float (&sums)[WIDTH / 2], const ring<WIDTH> r,
-                                                     int slot, int part)
-{
-    // Along k, 16 elements are 32 bytes of a row; else they are 16 rows.
-    constexpr int A_STEP = A_ALONG_K ? 32 : 16 * SLAB_BYTES,
-                  B_STEP = B_ALONG_K ? 32 : 16 * SLAB_BYTES;
-    const uint32_t a = r.a(slot) + part * 64 * SLAB_BYTES, b = r.b(slot);
-    wgmma_pin(sums);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < SLAB / 16; k++) {
-        wgmma<A_ALONG_K ? WGMMA_K_MAJOR : WGMMA_MN_MAJOR,
-              B_ALONG_K ? WGMMA_K_MAJOR : WGMMA_MN_MAJOR>(
-            sums, wgmma_operand(a + k * A_STEP, SLAB * SLAB_BYTES),
-            wgmma_operand(b + k * B_STEP, SLAB * SLAB_BYTES));
-    }
-    wgmma_commit();
-    wgmma_pin(sums);
-}
-
-template <class T, int WIDTH>
-static __device__ __forceinline__ void store_sums(const work &w, const float (&sums)[WIDTH / 2],
-                                                  int part, bool accumulate)
-{
-    const int thread = threadIdx.x % GROUP, m = part * 64 + thread / 32 * 16 + thread % 32 / 4;
-    const bool whole = is_whole<T>(w, WIDTH);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int row = m + half * 8;
-        store_row<T, WIDTH / 8>(
-            (T *)w.c + row * w.ldc, w.n, row < w.m, whole, accumulate,
-            [&](int j) { return make_float2(sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]); });
-    }
-}
-
-template <bool A_ALONG_K, bool B_ALONG_K, int WIDTH, class T, class P>
-static __device__ void multiply_tiles(const P &p, const ring<WIDTH> r)
-{
-    const int part = threadIdx.x / GROUP - 1, lane = threadIdx.x % 32;
-    int step = 0;
-    work w;
-    for (int t = blockIdx.x; find_work(w, p, HEIGHT, WIDTH, t); t += gridDim.x) {
-        float sums[WIDTH / 2];
-#pragma unroll
-        for (int i = 0; i < WIDTH / 2; i++) {
-            sums[i] = 0;
-        }
-        for (int k = 0; k < w.k; k += SLAB, step++) {
-            barrier_wait(r.full(step % STAGES), step / STAGES % 2);
-            multiply_slot<A_ALONG_K, B_ALONG_K, WIDTH>(sums, r, step % STAGES, part);
-            if (k == 0) continue;
-            wgmma_wait<1>(); // the products of the step before
-            if (lane == 0) barrier_arrive(r.empty((step - 1) % STAGES));
-        }
-        wgmma_wait<0>();
-        wgmma_pin(sums);
-        if (w.k > 0 && lane == 0) barrier_arrive(r.empty((step - 1) % STAGES));
-        if (w.k > 0 || !adds(p)) store_sums<T, WIDTH>(w, sums, part, adds(p));
-    }
-}
-
-template <bool A_ALONG_K, bool B_ALONG_K, int WIDTH, class T, class P>
-static __global__ void __launch_bounds__(HOPPER_THREADS, 1) hopper_kernel(P p)
-{
-#if defined(CUDA_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    DYNAMIC_SHARED(char, memory);
-    const ring<WIDTH> r = {(shared_address(memory) + 1023) & ~1023U};
-    if (threadIdx.x == 0) {
-        for (int slot = 0; slot < STAGES; slot++) {
-            barrier_init(r.full(slot), GROUP);
-            barrier_init(r.empty(slot), MULTIPLIERS * GROUP / 32); // a lane of each warp
-        }
-    }
-    __syncthreads();
-    if (threadIdx.x < GROUP) {
-        lower_registers<COPY_REGISTERS>();
-        copy_tiles<A_ALONG_K, B_ALONG_K, WIDTH>(p, r);
-    } else {
-        raise_registers<MULTIPLY_REGISTERS>();
-        multiply_tiles<A_ALONG_K, B_ALONG_K, WIDTH, T>(p, r);
-    }
-#endif
-}
-
-template <bool A_ALONG_K, bool B_ALONG_K, class T, class P> static void run(const P &p, int columns)
-{
-    const bool wide =
-        columns % 256 == 0 || columns >= 1024; // else too much of the last tile is empty
-    if (wide) {
-        const auto kernel = hopper_kernel<A_ALONG_K, B_ALONG_K, 256, T, P>;
-        LAUNCH(kernel, cuda_processors(), HOPPER_THREADS, ring<256>::BYTES, p);
-    } else {
-        const auto kernel = hopper_kernel<A_ALONG_K, B_ALONG_K, 128, T, P>;
-        LAUNCH(kernel, cuda_processors(), HOPPER_THREADS, ring<128>::BYTES, p);
-    }
-}
+// ops/cuda/matmul_hopper.cu - products of BF16 over banks by wgmma (hopper.cuh).
+#include "ops/cuda/hopper.cuh"
 
 bool hopper_rows(const rows_product &p, int y_type)
 {
     if (!cuda_wgmma()) return false;
+    const bool wide = wide_tiles(p.columns);
     if (p.transposed) {
-        y_type == DTYPE_F32 ? run<true, true, float>(p, p.columns)
-                            : run<true, true, uint16_t>(p, p.columns);
+        y_type == DTYPE_F32 ? run_hopper<true, true, float>(p, wide)
+                            : run_hopper<true, true, uint16_t>(p, wide);
     } else {
-        y_type == DTYPE_F32 ? run<true, false, float>(p, p.columns)
-                            : run<true, false, uint16_t>(p, p.columns);
+        y_type == DTYPE_F32 ? run_hopper<true, false, float>(p, wide)
+                            : run_hopper<true, false, uint16_t>(p, wide);
     }
     return true;
 }
@@ -196,6 +18,6 @@ bool hopper_rows(const rows_product &p, int y_type)
 bool hopper_weight(const weight_product &p)
 {
     if (!cuda_wgmma()) return false;
-    run<false, false, float>(p, p.columns);
+    run_hopper<false, false, float>(p, wide_tiles(p.columns));
     return true;
 }

@@ -15,6 +15,7 @@ struct rows_product {
     int x_size, w_size, y_size; // bytes of an element
     bool transposed;            // matrices are stored (columns, depth)
     bool accumulate;
+    template <int> using work_of = work;
 };
 
 // dw_g (rows, columns) += dy^T x over the rows of g
@@ -28,12 +29,21 @@ struct weight_product {
     // up: (parts; groups; rows, columns). NULL: one part, added to dw.
     float *partial;
     int parts, step;
+    template <int> using work_of = work;
 };
 
 static __host__ __device__ __forceinline__ int div_up(int a, int b)
 {
     return (a + b - 1) / b;
 }
+
+// Of so many rows in groups, tiles of `height` rows at most: every group may end in one that is not full.
+static inline int most_tiles(int rows, int groups, int height)
+{
+    return rows / height + (groups < rows ? groups : rows);
+}
+
+constexpr int FEW_ROWS = 32; // of all groups: these are multiplied by dot products
 
 struct found {
     int group, begin, rows, tile; // tile: counted within the group

@@ -1,6 +1,6 @@
 // ops/cuda/swiglu.cu - the gated activation of an expert (Shazeer 2020) with the slot's weight folded in. A
 // block a row; blocks beyond the rows there are return.
-#include "ops/cuda/cuda.h"
+#include "ops/cuda/swiglu.cuh"
 
 struct swiglu_rows {            // where the rows of a call come from; slot NULL: row r is token r
     const int32_t *slot, *last; // last: the number of rows, on the device
@@ -15,12 +15,6 @@ static swiglu_rows rows_of(struct tensor g, const struct dispatch *d)
     return {data<int32_t>(d->slot), data<int32_t>(d->offsets) + E, most, g.dim[1]};
 }
 
-static __device__ inline float sigmoid(float x)
-{
-    const float e = expf(-fabsf(x));
-    return (x >= 0.0f ? 1.0f : x != x ? x : e) / (1.0f + e);
-}
-
 template <int V, typename T>
 static __global__ void swiglu_forward(T *a, const T *g, const T *u, const float *weight,
                                       swiglu_rows rows)
@@ -33,7 +27,7 @@ static __global__ void swiglu_forward(T *a, const T *g, const T *u, const float 
         load_many(gate, g + at + c);
         load_many(up, u + at + c);
         for (int k = 0; k < V; k++) {
-            gate[k] = w * (gate[k] * sigmoid(gate[k]) * up[k]);
+            gate[k] = swiglu(w, gate[k], up[k]);
         }
         store_many(a + at + c, gate);
     }
@@ -54,8 +48,7 @@ void cuda_swiglu_forward(struct tensor a, struct tensor g, struct tensor u, stru
     });
 }
 
-// da' is the gradient of the weighted a, da = w da'; silu' = s (1 + g (1 - s)). A thread reads all inputs of
-// its elements first: outputs may lie over them.
+// A thread reads all inputs of its elements first: outputs may lie over them.
 template <int V, typename T>
 static __global__ void swiglu_backward(T *dg, T *du, T *a, float *dweight, const T *da, const T *g,
                                        const T *u, const float *weight, swiglu_rows rows)
@@ -71,11 +64,11 @@ static __global__ void swiglu_backward(T *dg, T *du, T *a, float *dweight, const
         load_many(up, u + at + c);
         load_many(weighted, da + at + c);
         for (int k = 0; k < V; k++) {
-            const float s = sigmoid(gate[k]), silu = gate[k] * s, grad = w * weighted[k];
-            dot += weighted[k] * (silu * up[k]);
-            weighted[k] = w * (silu * up[k]);
-            gate[k] = grad * up[k] * (s * (1.0f + gate[k] * (1.0f - s)));
-            up[k] = grad * silu;
+            const swiglu_gradient d = swiglu_gradients(w, weighted[k], gate[k], up[k]);
+            dot += d.dot;
+            weighted[k] = d.a;
+            gate[k] = d.dg;
+            up[k] = d.du;
         }
         if (dg) store_many(dg + at + c, gate);
         if (du) store_many(du + at + c, up);

@@ -15,19 +15,6 @@ constexpr int WARP_N = 32;
 
 typedef float tile_sums[WARP_M / 16][WARP_N / 8][4];
 
-// An operand's 64 elements of k from k0 on. ALONG_K: its rows run along m or n, `extent` of them.
-template <bool ALONG_K>
-static __device__ __forceinline__ void load_operand(uint32_t to, const char *data, int64_t ld,
-                                                    int extent, int k0, int k)
-{
-    const uint16_t *from = (const uint16_t *)data;
-    if (ALONG_K) {
-        load_tile<TILE, SLAB, TILE_THREADS>(to, {from + k0, ld, extent, k - k0}, threadIdx.x);
-    } else {
-        load_tile<SLAB, TILE, TILE_THREADS>(to, {from + k0 * ld, ld, k - k0, extent}, threadIdx.x);
-    }
-}
-
 template <bool A_ALONG_K, bool B_ALONG_K>
 static __device__ __forceinline__ void multiply_stage(tile_sums &sums, uint32_t a_tile,
                                                       uint32_t b_tile)
@@ -53,15 +40,17 @@ static __device__ __forceinline__ void multiply_stage(tile_sums &sums, uint32_t 
 }
 
 // sums += a b over all of w.k. The pipeline is empty before and after.
-template <bool A_ALONG_K, bool B_ALONG_K>
-static __device__ void multiply_tile(tile_sums &sums, const work &w, uint32_t shared)
+template <bool A_ALONG_K, bool B_ALONG_K, class W>
+static __device__ void multiply_tile(tile_sums &sums, const W &w, uint32_t shared)
 {
     const int steps = div_up(w.k, SLAB);
     auto load = [&](int step) {
         if (step < steps) {
             const uint32_t stage = shared + step % TILE_STAGES * 2 * TILE_OPERAND;
-            load_operand<A_ALONG_K>(stage, w.a, w.lda, w.m, step * SLAB, w.k);
-            load_operand<B_ALONG_K>(stage + TILE_OPERAND, w.b, w.ldb, w.n, step * SLAB, w.k);
+            load_operand<A_ALONG_K, TILE, TILE_THREADS>(stage, operand_a(w), w.m, step * SLAB, w.k,
+                                                        threadIdx.x);
+            load_operand<B_ALONG_K, TILE, TILE_THREADS>(stage + TILE_OPERAND, operand_b(w), w.n,
+                                                        step * SLAB, w.k, threadIdx.x);
         }
         copy_commit(); // empty ones too: their number tells which stage is complete
     };
@@ -147,10 +136,18 @@ static __device__ __forceinline__ float2 read_pair(const float *c)
 {
     return *(const float2 *)c;
 }
+static __device__ __forceinline__ float low_half(uint32_t pair) // of two BF16
+{
+    return float_of_bits(pair << 16);
+}
+static __device__ __forceinline__ float high_half(uint32_t pair)
+{
+    return float_of_bits(pair & 0xFFFF0000U);
+}
 static __device__ __forceinline__ float2 read_pair(const uint16_t *c)
 {
     const uint32_t bits = *(const uint32_t *)c;
-    return make_float2(float_of_bits(bits << 16), float_of_bits(bits & 0xFFFF0000U));
+    return make_float2(low_half(bits), high_half(bits));
 }
 
 // v[i] of lane j of four becomes v[j] of lane i.
