@@ -28,13 +28,43 @@ static struct route_input route_input(const struct model *m, const struct layer 
                                 .training = m->acts->training};
 }
 
+// What ops may join, where the backend has such ops and the linears are nothing but products.
+static bool joins_up(const struct ops *o, const struct mlp *p)
+{
+    return o->expert_up && linear_is_product(&p->gate) && linear_is_product(&p->up) &&
+           p->gate.value.dtype == p->up.value.dtype;
+}
+
+static bool joins_dhidden(const struct ops *o, const struct mlp *p)
+{
+    return o->expert_dhidden && linear_is_product(&p->down);
+}
+
+static bool joins_dweight(const struct ops *o, const struct bank *b)
+{
+    return o->expert_dweight && linear_is_product(b);
+}
+
+// Rows of tokens, gathered when an op first needs them side by side.
+struct gathered {
+    struct tensor rows; // scratch
+    const struct dispatch *d;
+    const void *of; // whose rows lie there; NULL: nobody's
+};
+
+static struct tensor gather(const struct ops *o, struct gathered *r, struct tensor x)
+{
+    if (r->of != x.data) o->gather_tokens(r->rows, x, r->d);
+    r->of = x.data;
+    return r->rows;
+}
+
 // gate, up (R,F) of the dispatched rows of x, and unless it is absent their hidden layer, weighted.
 static void hidden_forward(struct model *m, const struct mlp *p, const struct expert_hidden *out,
                            struct tensor x, struct tensor weight, const struct dispatch *d)
 {
     const struct ops *o = m->setup.ops;
-    if (o->expert_up && linear_is_product(&p->gate) && linear_is_product(&p->up) &&
-        p->gate.value.dtype == p->up.value.dtype) {
+    if (joins_up(o, p)) {
         o->expert_up(out, x, &p->gate.value, &p->up.value, weight, d);
         return;
     }
@@ -94,6 +124,20 @@ void model_moe_output(struct model *m, int64_t layer, struct tensor x, const str
     experts_forward(m, &m->layer[layer], &a, x, y);
 }
 
+// The weights' gradients of a linear whose dy or x (N rows) is that of tokens.
+static void tokens_dweight(const struct ops *o, struct bank *b, struct tensor dy, struct tensor x,
+                           struct gathered *r, bool dy_is_tokens)
+{
+    if (!linear_learns(b)) return;
+    if (joins_dweight(o, b)) {
+        o->expert_dweight(&b->grad, dy, x, r->d, dy_is_tokens);
+    } else if (dy_is_tokens) {
+        linear_dweight(o, b, gather(o, r, dy), x, r->d->offsets);
+    } else {
+        linear_dweight(o, b, dy, gather(o, r, x), r->d->offsets);
+    }
+}
+
 // Gradients of the experts; dweight (N,S) and dx (or absent) are overwritten.
 static void experts_backward(struct model *m, struct mlp *p, struct layer_acts *a,
                              struct tensor dweight, struct tensor dx, struct tensor dy)
@@ -101,16 +145,18 @@ static void experts_backward(struct model *m, struct mlp *p, struct layer_acts *
     const struct ops *o = m->setup.ops;
     const struct dispatch *d = &a->dispatch;
     const struct tensor rows = row_scratch(m, a->gate), hidden = hidden_like(m, a->gate);
-    o->gather_tokens(rows, dy, d);
-    linear_dinput(o, &p->down, hidden, rows, d->offsets, false);
     const struct swiglu_grads out = {a->gate, a->up, hidden, dweight};
-    o->swiglu_backward(&out, hidden, a->gate, a->up, a->route.weight, d);
-    linear_dweight(o, &p->down, rows, hidden, d->offsets);
-    if (linear_learns(&p->gate) || linear_learns(&p->up)) {
-        o->gather_tokens(rows, a->n2, d);
-        linear_dweight(o, &p->gate, a->gate, rows, d->offsets);
-        linear_dweight(o, &p->up, a->up, rows, d->offsets);
+    struct gathered r = {.rows = rows, .d = d};
+    if (joins_dhidden(o, p)) {
+        o->zero(dweight);
+        o->expert_dhidden(&out, dy, &p->down.value, a->gate, a->up, a->route.weight, d);
+    } else {
+        linear_dinput(o, &p->down, hidden, gather(o, &r, dy), d->offsets, false);
+        o->swiglu_backward(&out, hidden, a->gate, a->up, a->route.weight, d);
     }
+    tokens_dweight(o, &p->down, dy, hidden, &r, true);
+    tokens_dweight(o, &p->gate, a->gate, a->n2, &r, false);
+    tokens_dweight(o, &p->up, a->up, a->n2, &r, false);
     if (!dx.data) return;
     linear_dinput(o, &p->gate, rows, a->gate, d->offsets, false);
     linear_dinput(o, &p->up, rows, a->up, d->offsets, true);
@@ -147,6 +193,12 @@ static void zero_slots_backward(struct model *m, const struct mlp *p, struct lay
         const struct expert_hidden out = {a->gate, a->up, tensor_absent()};
         o->dispatch(&d, a->route.expert, a->route.weight, true, first);
         hidden_forward(m, &part, &out, a->n2, tensor_absent(), &d);
+        if (joins_dhidden(o, &part)) {
+            const struct tensor none = tensor_absent();
+            const struct swiglu_grads dot = {none, none, none, dweight};
+            o->expert_dhidden(&dot, dy, &part.down.value, a->gate, a->up, none, &d);
+            continue;
+        }
         o->gather_tokens(rows, dy, &d);
         linear_dinput(o, &part.down, hidden, rows, d.offsets, false);
         o->swiglu_dot(dweight, hidden, a->gate, a->up, &d);

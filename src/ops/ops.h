@@ -327,6 +327,9 @@ struct ops {
     void (*expert_dhidden)(const struct swiglu_grads *out, struct tensor dy,
                            const struct matrices *down, struct tensor g, struct tensor u,
                            struct tensor weight, const struct dispatch *d);
+    //   dW_g += as matmul_dweight, where dy (N,rows) or else x (N,cols) stands for its gather_tokens
+    void (*expert_dweight)(const struct matrices *dw, struct tensor dy, struct tensor x,
+                           const struct dispatch *d, bool dy_is_tokens);
 
     // loss (N) F32 = logsumexp(logits[n]) - logits[n][target[n]];  logits (N,V) F32 or BF16 become
     // their own gradient, scale * (softmax - onehot), unless scale == 0 (evaluation: left as they are)

@@ -14,6 +14,7 @@ static const struct shape shapes[] = {
     {"few rows", 7, 2, 5, 40, 48, 0},         {"odd", 60, 2, 7, 37, 45, 0},
     {"several tiles", 110, 3, 5, 72, 136, 0}, {"whole", 90, 2, 4, 64, 256, 0},
     {"wide", 40, 2, 3, 24, 520, 0},           {"unaligned", 70, 1, 4, 56, 64, 2},
+    {"rows in parts", 700, 2, 4, 24, 40, 0}, // of weights' gradients
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -154,6 +155,38 @@ static void expert_dhidden(const struct shape *s, const struct types *t, bool ze
     check_close("dweight", got, dweight, t->a == DTYPE_BF16 || t->w != DTYPE_F32 ? 6e-3 : 4e-6);
 }
 
+// dW of a linear into experts (x is that of tokens) or, if `back`, out of them (dy is). The last but one matrix is not
+// wanted.
+static void expert_dweight(const struct shape *s, const struct types *t, bool back, int64_t first)
+{
+    const struct route r = make_route(s);
+    const struct two_dispatches d = dispatch_route(s, &r, first > 0, first);
+    const size_t shift = s->shift / 2 * dtype_size(t->a);
+    const int64_t R = s->N * s->S, out = back ? s->C : s->F, in = back ? s->F : s->C;
+    struct two_banks w, one;
+    make_banks(&w, DTYPE_F32, s->E, out, in, 0, s->E - 2);
+    make_banks(&one, DTYPE_F32, s->E, out, in, 0, s->E - 2);
+    const struct matrices dw = from_group(w.host, first), on_dw = from_group(w.device, first);
+    const struct matrices on_one = from_group(one.device, first);
+    const struct tensor tokens = random_tensor(t->a, s->N, s->C, 1);
+    const struct tensor hidden = random_tensor(t->a, R, s->F, 2), rows = make(t->a, R, s->C);
+    const struct tensor on_tokens = shifted_on_device(tokens, shift), on_rows = on_device(rows);
+    const struct tensor on_hidden = shifted_on_device(hidden, shift);
+    device->expert_dweight(&on_dw, back ? on_tokens : on_hidden, back ? on_hidden : on_tokens,
+                           &d.device, back);
+    device->gather_tokens(on_rows, on_tokens, &d.device);
+    device->matmul_dweight(&on_one, back ? on_rows : on_hidden, back ? on_hidden : on_rows,
+                           d.device.offsets);
+    cpu_ops.gather_tokens(rows, tokens, &d.host);
+    cpu_ops.matmul_dweight(&dw, back ? rows : hidden, back ? hidden : rows, d.host.offsets);
+    for (int64_t e = first; e < s->E; e++) {
+        const int64_t size = out * in;
+        if (!w.at[e]) continue;
+        check(s, "dw", tensor_1d(w.device_at[e], DTYPE_F32, size),
+              tensor_1d(one.device_at[e], DTYPE_F32, size), tensor_1d(w.at[e], DTYPE_F32, size));
+    }
+}
+
 // Types that tensor cores have in every mode and with both families, the others once.
 static void every_type(void **state,
                        void (*op)(const struct shape *, const struct types *, bool, int64_t))
@@ -186,11 +219,17 @@ static void test_dhidden(void **state)
     every_type(state, expert_dhidden);
 }
 
+static void test_dweight(void **state)
+{
+    every_type(state, expert_dweight);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_up, release_device),
         cmocka_unit_test_teardown(test_dhidden, release_device),
+        cmocka_unit_test_teardown(test_dweight, release_device),
     };
     return cmocka_run_group_tests(tests, open_device, NULL);
 }

@@ -93,6 +93,7 @@ const struct ops cuda_ops = {
     .swiglu_dot = cuda_swiglu_dot,
     .expert_up = cuda_expert_up,
     .expert_dhidden = cuda_expert_dhidden,
+    .expert_dweight = cuda_expert_dweight,
     .cross_entropy = cuda_cross_entropy,
     .sum = cuda_sum,
     .sum_squares = cuda_sum_squares,

@@ -339,7 +339,7 @@ void cuda_attention_forward(struct tensor o, struct tensor lse, struct tensor q,
                             struct tensor v, struct tensor span, int64_t head_dim, float scale);
 void cuda_attention_backward(const struct attention_grads *d, const struct attention_saved *s,
                              struct tensor span, int64_t head_dim, float scale);
-// matmul.cu, dweight.cu
+// matmul.cu
 void cuda_matmul_forward(struct tensor y, struct tensor x, const struct matrices *w,
                          struct tensor offsets, bool accumulate);
 void cuda_matmul_dinput(struct tensor dx, struct tensor dy, const struct matrices *w,
@@ -422,6 +422,8 @@ void cuda_expert_up(const struct expert_hidden *out, struct tensor x, const stru
 void cuda_expert_dhidden(const struct swiglu_grads *out, struct tensor dy,
                          const struct matrices *down, struct tensor g, struct tensor u,
                          struct tensor weight, const struct dispatch *d);
+void cuda_expert_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
+                         const struct dispatch *d, bool dy_is_tokens); // matmul.cu
 // cross_entropy.cu
 void cuda_cross_entropy(struct tensor loss, struct tensor logits, struct tensor targets,
                         float scale);

@@ -11,8 +11,7 @@ static __global__ void tokens_kernel(int32_t *token, const int32_t *slot, const 
     if (r < min(*last, rows)) token[r] = slot[r] / per;
 }
 
-// The token of each row, on the device until the next call.
-static const int32_t *tokens_of(const struct dispatch *d, int rows)
+const int32_t *cuda_tokens(const struct dispatch *d, int rows)
 {
     const int64_t E = tensor_count(d->offsets) - 1;
     int32_t *token = (int32_t *)cuda_scratch(CUDA_SCRATCH_TOKENS, (size_t)rows * sizeof *token);
@@ -75,7 +74,7 @@ void cuda_expert_up(const struct expert_hidden *out, struct tensor x, const stru
     p.gate = gate->data;
     p.up = up->data;
     p.offsets = data<int32_t>(d->offsets);
-    p.token = tokens_of(d, p.rows);
+    p.token = cuda_tokens(d, p.rows);
     p.slot = data<int32_t>(d->slot);
     p.weight = data<float>(weight);
     p.groups = (int)gate->groups;
@@ -175,7 +174,7 @@ void cuda_expert_dhidden(const struct swiglu_grads *out, struct tensor dy,
     p.a = (char *)out->a.data;
     p.bank = down->data;
     p.offsets = data<int32_t>(d->offsets);
-    p.token = tokens_of(d, p.rows);
+    p.token = cuda_tokens(d, p.rows);
     p.slot = data<int32_t>(d->slot);
     p.weight = data<float>(weight);
     p.groups = (int)down->groups;

@@ -17,7 +17,7 @@ struct up_product {
     const char *x;
     char *g, *u, *a;                // (R, columns); a NULL: not wanted
     void *const *gate, *const *up;  // (columns, depth)
-    const int32_t *offsets, *token; // token: of each row, product.cuh's tokens_of
+    const int32_t *offsets, *token; // token: of each row, cuda_tokens
     const int32_t *slot;            // of each row, an index into weight
     const float *weight;            // NULL: 1
     int groups, rows, columns, depth;

@@ -1,7 +1,7 @@
 // ops/cuda/matmul.cu - products over banks. Two BF16 operands go to the tensor cores, by wgmma (matmul_hopper.cu)
 // where the device has it and by mma.sync elsewhere; any other types are multiplied in F32. A tile of the
 // output is computed by one block over all of k in order, so that results depend on shapes only.
-#include "ops/cuda/f32_product.cuh"
+#include "ops/cuda/engine.cuh"
 #include "ops/cuda/matmul.h"
 
 #ifdef CUDA_EMULATED
@@ -244,31 +244,62 @@ static void cut_rows(weight_product &p, int tile)
     p.partial = (float *)cuda_scratch(CUDA_SCRATCH_A, (size_t)p.parts * (size_t)size);
 }
 
-void cuda_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
-                         struct tensor offsets)
+static weight_product weights_of(const struct matrices *dw, struct tensor dy, struct tensor x,
+                                 struct tensor offsets, int count)
 {
-    const bool bf16 = dy.dtype == DTYPE_BF16 && x.dtype == DTYPE_BF16;
+    const int tile = both_bf16(dy, x) ? (int)TILE : (int)F32_TILE;
     weight_product p = {};
     p.dy = (const char *)dy.data;
     p.x = (const char *)x.data;
     p.bank = dw->data;
     p.offsets = (const int32_t *)offsets.data;
     p.groups = (int)dw->groups;
-    p.count = (int)min(dy.dim[0], x.dim[0]);
+    p.count = count;
     p.rows = (int)dw->rows;
     p.columns = (int)dw->cols;
     p.dy_size = (int)dtype_size(dy.dtype);
     p.x_size = (int)dtype_size(x.dtype);
-    if (p.count == 0 || p.rows == 0 || p.columns == 0) return;
+    if (p.count > 0 && p.rows > 0 && p.columns > 0) cut_rows(p, tile);
+    return p;
+}
+
+template <class P> static void multiply_weights(const P &p, struct tensor dy, struct tensor x)
+{
+    const bool bf16 = both_bf16(dy, x);
     const int tile = bf16 ? (int)TILE : (int)F32_TILE;
-    cut_rows(p, tile);
+    if (p.count == 0 || p.rows == 0 || p.columns == 0) return;
     const int tiles = p.parts * p.groups * div_up(p.rows, tile) * div_up(p.columns, tile);
     if (bf16 && !hopper_weight(p)) {
-        const auto kernel = bf16_kernel<false, false, float, weight_product>;
+        const auto kernel = bf16_kernel<false, false, float, P>;
         LAUNCH(kernel, tiles, TILE_THREADS, TILE_SHARED, p);
     } else if (!bf16) {
-        const auto kernel = f32_kernel<false, false, float, weight_product>;
+        const auto kernel = f32_kernel<false, false, float, P>;
         LAUNCH(kernel, tiles, F32_THREADS, 0, p, (int)dy.dtype, (int)x.dtype);
     }
     if (p.partial) LAUNCH(add_parts_kernel, 256, 256, 0, p);
+}
+
+void cuda_matmul_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
+                         struct tensor offsets)
+{
+    multiply_weights(weights_of(dw, dy, x, offsets, (int)min(dy.dim[0], x.dim[0])), dy, x);
+}
+
+template <bool OF_DY>
+static void multiply_token_weights(const struct matrices *dw, struct tensor dy, struct tensor x,
+                                   const struct dispatch *d)
+{
+    const int64_t rows = OF_DY ? x.dim[0] : dy.dim[0];
+    token_weight_product<OF_DY> p;
+    static_cast<weight_product &>(p) =
+        weights_of(dw, dy, x, d->offsets, (int)min(rows, tensor_count(d->slot)));
+    p.token = cuda_tokens(d, p.count);
+    if (p.token) multiply_weights(p, dy, x);
+}
+
+void cuda_expert_dweight(const struct matrices *dw, struct tensor dy, struct tensor x,
+                         const struct dispatch *d, bool dy_is_tokens)
+{
+    dy_is_tokens ? multiply_token_weights<true>(dw, dy, x, d)
+                 : multiply_token_weights<false>(dw, dy, x, d);
 }

@@ -8,6 +8,8 @@ struct dhidden_product;
 // False: this device has no wgmma, or the product is better made another way; nothing is done then.
 bool hopper_rows(const rows_product &p, int y_type);
 bool hopper_weight(const weight_product &p);
+bool hopper_weight(const token_weight_product<true> &p);
+bool hopper_weight(const token_weight_product<false> &p);
 // Where cuda_wgmma() alone. In how many parts a row's dot product is summed depends on the columns.
 void hopper_up(const up_product &p);
 void hopper_dhidden(const dhidden_product &p);
@@ -17,3 +19,6 @@ int hopper_dhidden_parts(int columns);
 enum cuda_products { CUDA_PRODUCTS_AUTO, CUDA_PRODUCTS_PORTABLE };
 extern "C" void cuda_configure_products(enum cuda_products products);
 bool cuda_wgmma(void); // is wgmma to be used?
+
+// The token of each of the first `rows` rows of a dispatch, on the device until the next call; NULL: no memory.
+const int32_t *cuda_tokens(const struct dispatch *d, int rows);

@@ -15,9 +15,24 @@ bool hopper_rows(const rows_product &p, int y_type)
     return true;
 }
 
-bool hopper_weight(const weight_product &p)
+template <class P> static bool run_weight(const P &p)
 {
     if (!cuda_wgmma()) return false;
     run_hopper<false, false, float>(p, wide_tiles(p.columns));
     return true;
+}
+
+bool hopper_weight(const weight_product &p)
+{
+    return run_weight(p);
+}
+
+bool hopper_weight(const token_weight_product<true> &p)
+{
+    return run_weight(p);
+}
+
+bool hopper_weight(const token_weight_product<false> &p)
+{
+    return run_weight(p);
 }

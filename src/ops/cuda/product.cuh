@@ -32,6 +32,23 @@ struct weight_product {
     template <int> using work_of = work;
 };
 
+// The same where row r of dy, or else of x, is that of token[r].
+template <bool OF_DY> struct token_weight_work : work {
+    const int32_t *token; // of the first row
+};
+template <bool OF_DY> struct token_weight_product : weight_product {
+    template <int> using work_of = token_weight_work<OF_DY>;
+    const int32_t *token;
+};
+static __device__ __forceinline__ token_operand operand_a(const token_weight_work<true> &w)
+{
+    return {w.a, w.lda, w.token};
+}
+static __device__ __forceinline__ token_operand operand_b(const token_weight_work<false> &w)
+{
+    return {w.b, w.ldb, w.token};
+}
+
 static __host__ __device__ __forceinline__ int div_up(int a, int b)
 {
     return (a + b - 1) / b;
@@ -118,8 +135,9 @@ static __device__ __forceinline__ bool find_work(work &w, const rows_product &p,
     return true;
 }
 
-static __device__ __forceinline__ bool find_work(work &w, const weight_product &p, int height,
-                                                 int width, int t)
+// All but where the rows of the group's part begin, which is row `begin` of dy and of x.
+static __device__ __forceinline__ bool find_weight(work &w, int &begin, const weight_product &p,
+                                                   int height, int width, int t)
 {
     const int down = div_up(p.rows, height), across = div_up(p.columns, width);
     const int in_part = t % (p.groups * down * across), part = t / (p.groups * down * across);
@@ -127,7 +145,7 @@ static __device__ __forceinline__ bool find_work(work &w, const weight_product &
     if (part >= p.parts) return false;
     int i, j;
     place_tile(in_part - g * down * across, down, across, i, j);
-    const int first = part * p.step, begin = (p.offsets ? p.offsets[g] : 0) + first;
+    begin = (p.offsets ? p.offsets[g] : 0) + part * p.step;
     const int end = p.offsets ? p.offsets[g + 1] : p.count;
     const int64_t at = (int64_t)i * height * p.columns + (int64_t)j * width;
     w.m = min(height, p.rows - i * height);
@@ -135,8 +153,8 @@ static __device__ __forceinline__ bool find_work(work &w, const weight_product &
     w.k = max(0, min(p.step, end - begin));
     w.lda = p.rows;
     w.ldb = w.ldc = p.columns;
-    w.a = p.dy + ((int64_t)begin * p.rows + (int64_t)i * height) * p.dy_size;
-    w.b = p.x + ((int64_t)begin * p.columns + (int64_t)j * width) * p.x_size;
+    w.a = p.dy + (int64_t)i * height * p.dy_size;
+    w.b = p.x + (int64_t)j * width * p.x_size;
     w.c = (char *)p.bank[g];
     if (!w.c) { // not wanted
         w.m = w.n = w.k = 0;
@@ -144,6 +162,32 @@ static __device__ __forceinline__ bool find_work(work &w, const weight_product &
         w.c = (char *)(p.partial + ((int64_t)part * p.groups + g) * p.rows * p.columns + at);
     } else {
         w.c += at * 4;
+    }
+    return true;
+}
+
+static __device__ __forceinline__ bool find_work(work &w, const weight_product &p, int height,
+                                                 int width, int t)
+{
+    int begin;
+    if (!find_weight(w, begin, p, height, width, t)) return false;
+    w.a += (int64_t)begin * p.rows * p.dy_size;
+    w.b += (int64_t)begin * p.columns * p.x_size;
+    return true;
+}
+
+template <bool OF_DY>
+static __device__ __forceinline__ bool find_work(token_weight_work<OF_DY> &w,
+                                                 const token_weight_product<OF_DY> &p, int height,
+                                                 int width, int t)
+{
+    int begin;
+    if (!find_weight(w, begin, p, height, width, t)) return false;
+    w.token = p.token + begin;
+    if (OF_DY) {
+        w.b += (int64_t)begin * p.columns * p.x_size;
+    } else {
+        w.a += (int64_t)begin * p.rows * p.dy_size;
     }
     return true;
 }
