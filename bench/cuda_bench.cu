@@ -259,6 +259,126 @@ static void measure_bank(const char *name, const struct bank *b, struct times *s
     }
 }
 
+// The experts of a layer: a route over the tokens, and the three banks, whose x and y are their rows.
+struct experts {
+    struct bank gate, up, down;
+    struct tensor dg, du; // where up's rows would lie, which are gate's
+    struct tensor x, dy, y, dx, expert, weight, dweight;
+    struct dispatch d;
+};
+
+static void open_experts(struct experts *l, int64_t N, int64_t E, int64_t K, int64_t C, int64_t F)
+{
+    std::vector<int32_t> expert;
+    for (int64_t n = 0; n < N; n++) { // K different ones, where E is no multiple of 3
+        for (int64_t s = 0; s < K; s++) {
+            expert.push_back((int32_t)((((uint32_t)n * 2654435761U >> 7) + 3 * s) % E));
+        }
+    }
+    open_bank(&l->gate, N * K, E, F, C);
+    open_bank(&l->up, N * K, E, F, C);
+    open_bank(&l->down, N * K, E, C, F);
+    expect(2 * F <= C, "experts of at most half the width");
+    l->dg = tensor_2d(l->up.x.data, DTYPE_BF16, N * K, F);
+    l->du = tensor_2d(data<uint16_t>(l->up.x) + N * K * F, DTYPE_BF16, N * K, F);
+    l->x = make(DTYPE_BF16, N, C), l->dy = make(DTYPE_BF16, N, C);
+    l->y = make(DTYPE_BF16, N, C), l->dx = make(DTYPE_BF16, N, C);
+    l->expert = make(DTYPE_I32, N, K);
+    cuda_ops.upload(l->expert.data, expert.data(), expert.size() * sizeof expert[0]);
+    l->weight = make(DTYPE_F32, N, K), l->dweight = make(DTYPE_F32, N, K);
+    l->d = {make(DTYPE_I32, 1, E + 1), make(DTYPE_I32, 1, N * K), make(DTYPE_I32, N, K)};
+    cuda_ops.dispatch(&l->d, l->expert, l->weight, false, 0);
+}
+
+static void close_experts(struct experts *l)
+{
+    for (struct bank *b : {&l->gate, &l->up, &l->down}) {
+        close_bank(b);
+    }
+    for (struct tensor t : {l->x, l->dy, l->y, l->dx, l->expert, l->weight, l->dweight,
+                            l->d.offsets, l->d.slot, l->d.row}) {
+        drop(t);
+    }
+}
+
+// The parts of a layer that ops join, by those or by the single ones that they stand for (model/moe.c).
+static void run_up(const struct experts *l, bool joined)
+{
+    const struct expert_hidden out = {l->gate.y, l->up.y, l->down.x};
+    if (joined) {
+        cuda_ops.expert_up(&out, l->x, &l->gate.values, &l->up.values, l->weight, &l->d);
+        return;
+    }
+    cuda_ops.gather_tokens(l->gate.x, l->x, &l->d);
+    cuda_ops.matmul_forward(out.g, l->gate.x, &l->gate.values, l->d.offsets, false);
+    cuda_ops.matmul_forward(out.u, l->gate.x, &l->up.values, l->d.offsets, false);
+    cuda_ops.swiglu_forward(out.a, out.g, out.u, l->weight, &l->d);
+}
+
+static void run_dhidden(const struct experts *l, bool joined)
+{
+    const struct swiglu_grads out = {l->dg, l->du, l->down.x, l->dweight};
+    const struct tensor g = l->gate.y, u = l->up.y;
+    if (joined) {
+        cuda_ops.zero(l->dweight);
+        cuda_ops.expert_dhidden(&out, l->dy, &l->down.values, g, u, l->weight, &l->d);
+        return;
+    }
+    cuda_ops.gather_tokens(l->down.y, l->dy, &l->d);
+    cuda_ops.matmul_dinput(out.a, l->down.y, &l->down.values, l->d.offsets, false);
+    cuda_ops.swiglu_backward(&out, out.a, g, u, l->weight, &l->d);
+}
+
+static void run_dweights(const struct experts *l, bool joined) // after run_dhidden
+{
+    if (joined) {
+        cuda_ops.expert_dweight(&l->down.grads, l->dy, l->down.x, &l->d, true);
+        cuda_ops.expert_dweight(&l->gate.grads, l->dg, l->x, &l->d, false);
+        cuda_ops.expert_dweight(&l->up.grads, l->du, l->x, &l->d, false);
+        return;
+    }
+    cuda_ops.matmul_dweight(&l->down.grads, l->down.y, l->down.x, l->d.offsets);
+    cuda_ops.gather_tokens(l->gate.x, l->x, &l->d);
+    cuda_ops.matmul_dweight(&l->gate.grads, l->dg, l->gate.x, l->d.offsets);
+    cuda_ops.matmul_dweight(&l->up.grads, l->du, l->gate.x, l->d.offsets);
+}
+
+static void run_experts(const struct experts *l, bool joined)
+{
+    cuda_ops.dispatch(&l->d, l->expert, l->weight, false, 0);
+    run_up(l, joined);
+    cuda_ops.matmul_forward(l->down.y, l->down.x, &l->down.values, l->d.offsets, false);
+    cuda_ops.combine_slots(l->y, l->down.y, &l->d, false);
+    run_dhidden(l, joined);
+    run_dweights(l, joined);
+    cuda_ops.matmul_dinput(l->gate.x, l->dg, &l->gate.values, l->d.offsets, false);
+    cuda_ops.matmul_dinput(l->gate.x, l->du, &l->up.values, l->d.offsets, true);
+    cuda_ops.combine_slots(l->dx, l->gate.x, &l->d, false);
+}
+
+// Without the router's own products.
+static void measure_experts(int64_t N, int64_t E, int64_t K, int64_t C, int64_t F)
+{
+    static const struct {
+        const char *name;
+        void (*run)(const struct experts *l, bool joined);
+        double products; // of (tokens K, C, F)
+    } parts[] = {{"up", run_up, 2},
+                 {"dhidden", run_dhidden, 1},
+                 {"dweights", run_dweights, 3},
+                 {"forward and backward", run_experts, 9}};
+    struct experts l;
+    open_experts(&l, N, E, K, C, F);
+    for (const auto &part : parts) {
+        const double flop = 2 * part.products * (double)(N * K) * (double)C * (double)F;
+        const double joined = milliseconds([&] { part.run(&l, true); });
+        const double single = milliseconds([&] { part.run(&l, false); });
+        printf("  experts, %-20s joined ops %8.3f ms %6.1f, single ops %8.3f ms %6.1f TFLOP/s\n",
+               part.name, joined, flop / joined * 1e-9, single, flop / single * 1e-9);
+    }
+    close_experts(&l);
+}
+
 // gate and up (F, C) and down (C, F) of E experts, K of them for each token.
 static void measure_layer(const char *name, int64_t tokens, int64_t E, int64_t K, int64_t C,
                           int64_t F)
@@ -274,6 +394,7 @@ static void measure_layer(const char *name, int64_t tokens, int64_t E, int64_t K
     measure_bank("down", &b, &sum, 1);
     close_bank(&b);
     print_times("all nine products", 18.0 * (double)(tokens * K) * (double)C * (double)F, sum);
+    measure_experts(tokens, E, K, C, F);
 }
 
 static void measure_attention(int64_t N, int64_t T, int64_t H, int64_t G, int64_t D)

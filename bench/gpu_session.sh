@@ -52,7 +52,7 @@ fi
 # The tests of single ops are small already; pairs and parity are too long under a tool.
 if wanted sanitize; then
     for tool in memcheck racecheck initcheck synccheck; do
-        for t in ops rows products attention blocks; do
+        for t in ops rows products experts attention blocks; do
             [ -x "$bin/tests/test_cuda_$t" ] || continue
             part "$tool-$t" 180 compute-sanitizer --tool "$tool" --error-exitcode 9 \
                 "$bin/tests/test_cuda_$t"
