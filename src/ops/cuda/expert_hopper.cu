@@ -42,8 +42,8 @@ void hopper_up(const up_product &p)
 }
 
 // Eight neighbouring columns from element `at` on, da' of them in four words: SwiGLU's gradients, 16 bytes at a time.
-static __device__ __forceinline__ float store_eight(const dhidden_product &p, int64_t at,
-                                                    float weight, const uint32_t (&da)[4])
+[[maybe_unused]] static __device__ __forceinline__ float
+store_eight(const dhidden_product &p, int64_t at, float weight, const uint32_t (&da)[4])
 {
     const uint4 gate = *(const uint4 *)((const uint16_t *)p.g + at);
     const uint4 up = *(const uint4 *)((const uint16_t *)p.u + at);
