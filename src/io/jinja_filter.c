@@ -92,14 +92,19 @@ static struct jvalue filter_replace(struct jrun *r, struct jvalue v, const struc
     return j_call(r, j_method(r, text, "replace"), &b);
 }
 
+static bool is_base_digit(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
 // Digits with single underscores between, a sign before, white space around; false: something else.
 static bool read_integer(struct jrun *r, const struct jtext *t, int64_t base, int64_t *out)
 {
     char *text = j_copy(r, t->bytes, t->size), *end;
     size_t n = 0;
     for (size_t i = 0; i < t->size; i++) {
-        const bool between =
-            i > 0 && i + 1 < t->size && t->bytes[i - 1] != '_' && t->bytes[i + 1] != '_';
+        const bool between = i > 0 && i + 1 < t->size && is_base_digit(t->bytes[i - 1]) &&
+                             is_base_digit(t->bytes[i + 1]);
         if (t->bytes[i] != '_' || !between) text[n++] = t->bytes[i];
     }
     text[n] = 0;

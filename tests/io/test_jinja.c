@@ -46,8 +46,17 @@ static void what_is_at_the_edge(void **state)
     writes("{% for a in [1, 2, 3] %}{{ loop.previtem if loop.previtem is defined else '-' }}"
            "{{ loop.nextitem if loop.nextitem is defined else '-' }}{% endfor %}",
            "-2132-");
+    writes("{% for a in [1, 2] %}{{ loop.previtem }}|{{ loop.nextitem }};{% endfor %}", "|2;1|;");
+    refuses("{% for a in [1] %}{{ loop.previtem.x }}{% endfor %}", "there is no previous item");
+    refuses("{% for a in [1] %}{{ loop.nextitem.x }}{% endfor %}", "there is no next item");
+    refuses("{% for a in [1] %}{{ loop.other.x }}{% endfor %}", "has no attribute 'other'");
+    writes("{{ 2 ** 3 ** 2 }} {{ 2 * 3 ** 2 }} {{ 2 ** 'ab' | length }} {{ 2 ** -1 }}",
+           "64 18 4 0.5");
     writes("{{ 'abcab'.removeprefix('ab') }} {{ 'xab'.removeprefix('ab') }}", "cab xab");
     writes("{{ '1_2' | int }} {{ '1__2' | int }} {{ '_1' | int }} {{ '1_' | int }}", "12 0 0 0");
+    writes("{{ '1_2_3' | int }} {{ '-1_2' | int }} {{ '+_1' | int }} {{ '1_-2' | int }}",
+           "123 -12 0 0");
+    writes("{{ 'F_f' | int(base=16) }} {{ '0x_1' | int(base=16) }}", "255 1");
     refuses("{{ 'aa'.find('a', 1) }}", "find: a start is not implemented");
     refuses("{{ messages | tojson(indent=1.5) }}", "tojson: indent of type 'float'");
 }
