@@ -58,16 +58,16 @@ static void move(struct tensor to, struct tensor from, all_rows rows, bool scatt
 {
     const size_t bytes = (size_t)from.dim[1] * dtype_size(from.dtype);
     assert(to.dtype == from.dtype && to.dim[1] == from.dim[1]);
-    const bool aligned = ((uintptr_t)to.data | (uintptr_t)from.data) % 16 == 0;
+    const uintptr_t all = bytes | (uintptr_t)to.data | (uintptr_t)from.data; // where words begin
     const auto run = [&](auto word) {
         using W = decltype(word);
         const int64_t words = (int64_t)(bytes / sizeof(W));
         LAUNCH((move_rows<W>), (unsigned)rows.M, cuda_threads(words), 0, data<W>(to), data<W>(from),
                rows, words, scatter);
     };
-    if (bytes % 16 == 0 && aligned) {
+    if (all % 16 == 0) {
         run(uint4{});
-    } else if (bytes % 4 == 0) {
+    } else if (all % 4 == 0) {
         run(uint32_t{});
     } else {
         run(uint16_t{});
