@@ -164,18 +164,19 @@ runs() {
     done | pieces runs
 }
 
-# Three rates around the one that was best at the main size, then all seeds.
+# The rate that was best at the main size and one a factor of two towards this size, then some seeds.
 sweep() {
-    local method rank rate seed
+    local method rank rate seed other
     for method in $sweep_methods; do
         for rank in $sweep_ranks; do
             [ "$rank" != "$main_rank" ] || continue
             rate=$(best_rate "$sweep_task" "$method" "$main_rank")
             [ -n "$rate" ] || rate=4e-3
-            echo "$sweep_task $method $rank $(times "$rate" 0.5) $(times "$rate" 1) $(times "$rate" 2)"
+            other=$([ "$rank" -lt "$main_rank" ] && echo 2 || echo 0.5)
+            echo "$sweep_task $method $rank $(times "$rate" 1) $(times "$rate" "$other")"
         done
     done | pieces search
-    for seed in $seeds; do
+    for seed in $sweep_seeds; do
         for method in $sweep_methods; do
             for rank in $sweep_ranks; do
                 [ "$rank" = "$main_rank" ] || echo "$sweep_task $method $rank $seed"

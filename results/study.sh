@@ -8,7 +8,7 @@ if [ "$tiny" = 1 ]; then # the whole chain in seconds: figures without meaning
     pretrain_steps=6 pretrain_tokens=512 pretrain_threads=1 vocabulary=300 documents=100
     steps=4 examples=60 test_examples=6 kind_documents=1 max_new=8 seeds="1 2" prune_at=0,50
     study_methods=${STUDY_METHODS:-topk lora-condenser}
-    sweep_methods=smt sweep_ranks="1 2" main_rank=2 blocks_a_rank=4 most_rates=4
+    sweep_methods=smt sweep_ranks="1 2" sweep_seeds=$seeds main_rank=2 blocks_a_rank=4 most_rates=4
     kinds="story records glossary velan"
 else
     tasks="translate passive"
@@ -20,7 +20,7 @@ else
         condenser-released densemixer esft lora dora smt lora-condenser smt-condenser}
     # main_rank is that of lora and dora in the runs; smt has as many values: 544 blocks of 16 x 16 are as many as
     # rank 1 in every projection has (139,264).
-    sweep_methods="lora dora smt" sweep_ranks="2 8 16 32" main_rank=8 blocks_a_rank=544 most_rates=5
+    sweep_methods="lora dora smt" sweep_ranks="2 8 32" sweep_seeds="1 2 3" main_rank=8 blocks_a_rank=544 most_rates=5
 fi
 base=$work/base/model
 sweep_task=translate
@@ -30,7 +30,7 @@ search_seed=0
 # not searched for itself (`rates_of`) takes that of the method named there.
 method_options() {
     local rank=$2
-    phases=1 rates_of=$1 first_rates="1e-3 2e-3 4e-3"
+    phases=1 rates_of=$1 first_rates="2e-3 4e-3 8e-3"
     # The bias moves p, which is about 1/64: within half of the steps by a quarter of that at most. In the logits
     # (preset released) it has the published rate.
     local bias="--bias-rate 5e-5"
