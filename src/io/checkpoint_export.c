@@ -59,6 +59,7 @@ static bool is_side_file(const char *dir, const char *name, int64_t *bytes)
 {
     char path[4096];
     struct stat st;
+    *bytes = 0;
     if (is_weights(name) || !strcmp(name, ".lock")) return false;
     if (!path_join(path, sizeof path, dir, name, NULL)) return false;
     if (stat(path, &st) != 0) return errno != ENOENT && errno != ELOOP; // its copy says why
