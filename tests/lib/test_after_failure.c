@@ -89,7 +89,7 @@ static void a_call_after_one_without_memory(void **state)
         assert_true(child >= 0);
         if (!child) {
             on_exit(leave, NULL);
-            _exit(fail_and_go_on(m, 1 + i * STRIDE, loss));
+            _exit((int)fail_and_go_on(m, 1 + i * STRIDE, loss));
         }
         assert_int_equal(waitpid(child, &status, 0), child);
         if (!WIFEXITED(status)) fail_msg("signal %d", WTERMSIG(status));
