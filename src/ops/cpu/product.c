@@ -13,8 +13,15 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { SIDE = 128, HEAP_BLOCKS = 64, HEAP_BLOCK = 64 << 10, EXECUTE_ROOM = 32 << 10 };
+enum {
+    SIDE = 128,
+    HEAP_BLOCKS = 64,
+    HEAP_BLOCK = 64 << 10,
+    EXECUTE_ROOM = 32 << 10,
+    CODE_ROOM = 16 << 20
+};
 
 static int library_threads = 1; // of one call
 
@@ -67,10 +74,18 @@ static void make_kernels(float *c, const float *a)
     }
 }
 
+// Is there address space for the code of kernels? The library maps 256 KB for each.
+static bool code_fits(void)
+{
+    void *p = mmap(NULL, CODE_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p != MAP_FAILED && munmap(p, CODE_ROOM) == 0;
+}
+
 // oneDNN 2.6 does not survive that memory runs out while it makes kernels (it uses what it was not given). So the
 // heap has memory for them before they are made: in pieces, which it keeps when they are freed. False: there is none.
 static bool fill_heap(void)
 {
+    if (!code_fits()) return false;
     void *block[HEAP_BLOCKS];
     int n = 0;
     while (n < HEAP_BLOCKS && (block[n] = mem_alloc(HEAP_BLOCK))) {
