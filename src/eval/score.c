@@ -72,6 +72,7 @@ static bool score_part(struct loss_score *out, struct model *m, const struct dat
     bool ok = !n || (rows && out->usage) || fail(err, "no memory for the experts' use");
     ok = ok && score_batches(out, m, d, &p, rows, t, err) && m->setup.ops->check(err) &&
          checkpoint_check_files(&m->checkpoint, err);
+    t->before += p.count;
     mem_free(rows);
     packing_free(&p);
     if (ok) return true;
@@ -128,11 +129,10 @@ bool score_loss_files(struct loss_score *out, struct loss_score *file, struct mo
         ok = !of.count || count_batches(&batches, m, &of, err);
         t.of += batches;
     }
-    for (int64_t i = 0, batches; ok && !t.ended && i < d->n_files; i++) {
+    for (int64_t i = 0; ok && !t.ended && i < d->n_files; i++) {
         const struct dataset of = dataset_of_file(d, i);
         if (!of.count) continue;
-        ok = count_batches(&batches, m, &of, err) && score_part(&file[i], m, &of, &t, err);
-        t.before += batches;
+        ok = score_part(&file[i], m, &of, &t, err);
         if (ok) add_score(out, &file[i], usage_count(m));
     }
     if (ok) out->loss /= (double)out->supervised;

@@ -2,6 +2,8 @@
 // address, products in F32 and in BF16 (which oneDNN emulates where the processor has none).
 #include "ops_test.h"
 
+#include "ops/cpu/product.h"
+
 #include <stdio.h>
 
 static struct fixture ref;
@@ -246,6 +248,27 @@ static int close_fixture(void **state)
     return release_all(state);
 }
 
+// Whatever the number of rows, few numbers of them occur, and none is left: what a run keeps of products is bounded.
+static void test_few_shapes(void **state)
+{
+    (void)state;
+    enum { MOST = 512 };
+    bool met[MOST + 1] = {false};
+    int shapes = 0;
+    for (int64_t rows = 1; rows <= 3 * MOST; rows++) {
+        for (int64_t left = rows, m; left > 0; left -= m) {
+            m = product_rows(left, MOST);
+            assert_in_range(m, 1, left < MOST ? left : MOST);
+            if (!met[m]) shapes++;
+            met[m] = true;
+        }
+    }
+    assert_int_equal(shapes, 31);
+    assert_int_equal(product_rows(5, 16), 5);
+    assert_int_equal(product_rows(440, 512), 384);
+    assert_int_equal(product_rows(440, 256), 256);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +277,7 @@ int main(void)
         cmocka_unit_test_teardown(test_products_auto, release_all),
         cmocka_unit_test_teardown(test_large, release_all),
         cmocka_unit_test_teardown(test_few_rows, release_all),
+        cmocka_unit_test(test_few_shapes),
         cmocka_unit_test_teardown(test_one_group, release_all),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
