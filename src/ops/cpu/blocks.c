@@ -72,9 +72,9 @@ static void multiply(const struct share *p, const struct matrix_block *b, int64_
     product_f32(q, 1.0f);
 }
 
-static int64_t rows_at_once(int64_t left, int64_t width)
+static int64_t rows_at_most(int64_t width)
 {
-    return product_rows(left, min_i64(CHUNK_ROWS, max_i64(16, MOST_ELEMENTS / width)));
+    return min_i64(CHUNK_ROWS, max_i64(16, MOST_ELEMENTS / width));
 }
 
 // Blocks [first, end) of the list add to the same columns of rows [row, row + rows).
@@ -82,9 +82,11 @@ static void run_strip(const struct share *p, int64_t first, int64_t end, int64_t
 {
     const struct columns to = written(p, &p->block[first]);
     const bool in_place = p->y.dtype == DTYPE_F32;
+    const int64_t most = rows_at_most(to.count);
     for (int64_t done = 0, m; done < rows; done += m, row += m) {
-        m = rows_at_once(rows - done, to.count);
-        struct product q = {.m = m, .transposed_b = p->forward, .accumulate = true};
+        m = product_rows(rows - done, most);
+        struct product q = {
+            .m = m, .transposed_b = p->forward, .accumulate = true, .rows_at_most = most};
         q.ldc = in_place ? p->y.dim[1] : to.count;
         const int64_t at = row * p->y.dim[1] + to.first;
         float *c = in_place ? data_f32(p->y) + at : scratch_f32(SCRATCH_C, m * to.count);

@@ -55,6 +55,7 @@ static void run_bf16(const struct tile *b, struct tensor dy, struct tensor x)
     struct product q = tile_product(b);
     q.lda = dy.dim[1];
     q.ldb = x.dim[1];
+    q.rows_at_most = BF16_ROWS;
     for (int64_t r = 0; r < b->count; r += q.k) {
         q.k = product_rows(b->count - r, BF16_ROWS);
         q.a = element_at(dy, (b->first + r) * dy.dim[1] + b->row);

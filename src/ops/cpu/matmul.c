@@ -171,7 +171,8 @@ static void run_bf16(const struct bank_product *p, const struct task *t)
                             .lda = p->depth,
                             .ldc = ldc,
                             .accumulate = p->accumulate,
-                            .c_is_bf16 = direct};
+                            .c_is_bf16 = direct,
+                            .rows_at_most = BF16_ROWS};
         set_weights(&q, p, t, 0, true);
         const int64_t first = (t->row + row) * p->columns + t->column;
         q.c = direct ? (void *)((uint16_t *)p->y.data + first) : (void *)(c + row * ldc);
@@ -261,7 +262,8 @@ static void task_of_run(const void *op, int64_t i)
 static void run(const struct bank_product *p)
 {
     const int64_t most = most_rows(p);
-    const struct run r = {p, ceil_div(most, ROWS), most <= few_rows(p) ? FEW_COLUMNS : COLUMNS};
+    const bool dots_alone = p->transposed && most <= few_rows(p);
+    const struct run r = {p, ceil_div(most, ROWS), dots_alone ? FEW_COLUMNS : COLUMNS};
     cpu_bf16_products(); // decided before there are threads
     cpu_tasks(p->w->groups * r.parts * ceil_div(p->columns, r.width),
               p->y.dim[0] * p->columns * p->depth > SMALL_WORK * 8, task_of_run, &r);

@@ -13,14 +13,20 @@ struct product {
     int64_t lda, ldb, ldc;
     bool transposed_a, transposed_b, accumulate;
     bool c_is_bf16; // bf16 products only; never with accumulate
+    // Of a BF16 product whose number of rows (m; k where A is transposed) differs from step to step, as an expert's
+    // does: the most that product_rows gives. 0: it does not differ.
+    int64_t rows_at_most;
 };
 void product_f32(const struct product *p, float scale); // scale times A B
-void product_bf16(const struct product *p);             // A and B BF16, sums in F32
+// A and B BF16, sums in F32. Code is made and kept for each shape (about 30 KB): with rows_at_most for all numbers of rows
+// when the first occurs, so that memory does not grow as rarer ones do. Uses SCRATCH_A, SCRATCH_B and SCRATCH_SUMS.
+void product_bf16(const struct product *p);
 
-// How many of `left` rows (at most `most`) a BF16 product takes at once where their number differs from step to step,
-// as an expert's does: all of them below 16, else a multiple of 16 with three leading bits. For every shape that occurs
-// code is made and kept (about 30 KB), so that memory stops growing only when few shapes can occur: 31 up to 512 rows.
+// How many of `left` rows (at most `most`, 16 or more) such a product takes at once: all of them below 16, which are run as
+// 16, else a multiple of 16 with three leading bits. These are 16 numbers up to 512.
 int64_t product_rows(int64_t left, int64_t most);
+
+int64_t product_shapes(void); // for tests: how many shapes of BF16 products have been made
 
 bool product_bf16_works(void);   // the library has such a product for this processor
 bool product_bf16_is_fast(void); // and the processor has instructions for it
