@@ -56,7 +56,7 @@ setup:
 
 test: setup
 	$(MAKE) all TARGETS=all
-	ctest --test-dir $(BUILD) --output-on-failure
+	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 
 demo: setup
 	$(MAKE) all TARGETS="moetune generate"

@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
-ctest --test-dir "$1" --output-on-failure
+ctest --test-dir "$1" --output-on-failure -j "$(nproc)"
