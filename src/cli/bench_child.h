@@ -10,7 +10,7 @@ enum bench_task { BENCH_INIT, BENCH_PRODUCTS, BENCH_TRAINING };
 struct bench_job {
     enum bench_task task;
     const struct options *options;
-    const char *model; // the temporary folder
+    const char *model; // the temporary folder, or what --model says
     const char *routing, *tuning;
     bool telemetry;
 };

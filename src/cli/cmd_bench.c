@@ -29,7 +29,8 @@ struct combination {
 struct bench {
     struct options *o;
     struct output *io;
-    char folder[4096], model[4200];
+    char folder[4096], made[4200]; // the temporary folder and its model
+    const char *model;
     struct combination *of;
     int64_t count;
     double gflops;
@@ -170,6 +171,7 @@ static bool report(const struct bench *b, const struct combination *c, struct er
     json_object_set_new(j, "telemetry", json_boolean(c->telemetry));
     json_object_set_new(j, "tokens_per_second", json_real(rate));
     json_object_set_new(j, "step_seconds", json_real(seconds));
+    json_object_set_new(j, "model_gflops", json_real(3e-9 * c->forward_flops / seconds));
     json_object_set_new(j, "best_matmul_gflops", json_real(b->gflops));
     json_object_set_new(j, "share_of_best", json_real(share));
     json_object_set_new(j, "peak_private_bytes", json_integer(c->peak));
@@ -202,6 +204,8 @@ static bool list_combinations(struct bench *b, struct error *err)
 static bool make_model(struct bench *b, struct error *err)
 {
     const char *base = getenv("TMPDIR");
+    b->model = b->o->config.model ? b->o->config.model : b->made;
+    if (b->o->config.model) return true;
     snprintf(b->folder, sizeof b->folder, "%s/moetune-bench-XXXXXX", base && *base ? base : "/tmp");
     if (!mkdtemp(b->folder)) {
         fail(err, "%s: cannot create: %s", b->folder, strerror(errno));
@@ -211,7 +215,7 @@ static bool make_model(struct bench *b, struct error *err)
     struct bench_result result;
     int64_t unused = 0;
     const struct bench_job job = {.task = BENCH_INIT, .options = b->o, .model = b->model};
-    return path_join(b->model, sizeof b->model, b->folder, "model", err) &&
+    return path_join(b->made, sizeof b->made, b->folder, "model", err) &&
            run_child(&result, &unused, &job, err);
 }
 
@@ -246,6 +250,10 @@ static bool measure(struct bench *b, struct error *err)
 enum status command_bench(struct options *o, struct output *io, struct error *err)
 {
     struct bench b = {.o = o, .io = io};
+    if (!o->config.config == !o->config.model) {
+        fail(err, "bench needs --config or --model, one of them");
+        return STATUS_USAGE;
+    }
     const struct sigaction act = {.sa_handler = on_signal};
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);

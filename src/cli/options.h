@@ -55,7 +55,7 @@ struct run_config {
     int device;   // enum device_choice
     int task;     // enum eval_task
     int select;   // enum expert_select
-    int64_t threads, seed, examples, tokens, shard_mb;
+    int64_t threads, seed, examples, tokens, sequence, shard_mb;
     int export;    // enum export_choice
     int telemetry; // enum bench_telemetry
     int64_t save_every, keep_last;

@@ -172,6 +172,9 @@ rm zeros
 expect 1 "bad.json" init --config bad.json --out new
 expect 2 "--routing: found 'best'" bench --config config.json --routing best
 expect 1 "none.json" bench --config none.json --quiet
+expect 2 "--config or --model, one of them" bench --quiet
+expect 2 "--config or --model, one of them" bench --config config.json --model base --quiet
+expect 1 "nowhere/config.json" bench --model nowhere --quiet
 esft=(--model base --data data.jsonl --out new --max-steps 2 --tuning esft --esft-config)
 printf '{"experts": {"7": [0]}}' >bad.json
 expect 1 "bad.json: layer '7'; 0 to 1 expected" train "${esft[@]}" bad.json
