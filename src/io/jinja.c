@@ -62,6 +62,7 @@ static void add_chunk(struct jrun *r, size_t bytes)
     enum { CHUNK = 64 << 10 };
     const size_t size = bytes > CHUNK / 4 ? bytes : CHUNK;
     struct jchunk *chunk = mem_alloc(sizeof *chunk + size);
+    r->no_memory = !chunk;
     if (!chunk) j_fail(r, "out of memory");
     chunk->used = 0;
     chunk->size = size;
@@ -247,10 +248,12 @@ bool jinja_render(const struct jinja *t, struct jinja_text *out, const struct ji
     bool ok = j_guard(&r, run_render, &job);
     if (ok && !copy_out(out, &r)) {
         jinja_text_free(out);
+        r.no_memory = true;
         ok = fail(err, "%s: out of memory", t->name);
     }
     out->steps = r.steps;
     out->memory = r.memory;
+    out->no_memory = r.no_memory;
     j_close(&r);
     return ok;
 }

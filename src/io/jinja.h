@@ -46,6 +46,7 @@ struct jinja_text {
     int64_t n_generated;
     int64_t steps; // what it took, after a failure, too
     size_t memory;
+    bool no_memory; // why it failed, if it did
 };
 void jinja_text_free(struct jinja_text *t);
 

@@ -122,6 +122,7 @@ struct jout {
 struct jrun {
     struct jchunk *chunk;
     size_t memory; // bytes taken
+    bool no_memory;
     struct jinja_limits limits;
     int64_t steps, depth;
     const char *name;

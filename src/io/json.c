@@ -17,7 +17,7 @@
 // Two things jansson (2.14) does not do when memory runs out. Its lexer goes on with a byte of a token lost, so that a
 // value changes, an assertion fails or a string ends beyond its buffer: here an allocation that fails ends the
 // parse where it is, and frees what the parse had allocated. And who builds a value of many parts does not look at
-// each: a part that got no memory is remembered until the value's text is asked for.
+// each: a part that got no memory is remembered until the value's text, or json_whole, is asked for.
 enum { SLOTS = 256 }; // of a small parse
 
 // What one text may unfold into. Values cost memory by the piece: [{},{},...] takes 75 bytes for each of its own,
@@ -158,15 +158,26 @@ void json_begin(void)
     memory.lost = false;
 }
 
+bool json_whole(void)
+{
+    const bool whole = !memory.lost;
+    memory.lost = false;
+    return whole;
+}
+
+void *json_buffer(size_t bytes)
+{
+    void *p = mem_alloc(bytes);
+    if (!p) memory.lost = true;
+    return p;
+}
+
 char *json_text(const json_t *value, size_t flags)
 {
     char *text = value && !memory.lost ? json_dumps(value, flags) : NULL;
-    if (memory.lost) {
-        mem_free(text);
-        text = NULL;
-    }
-    memory.lost = false;
-    return text;
+    if (json_whole()) return text;
+    mem_free(text);
+    return NULL;
 }
 
 json_t *json_parse_file(const char *path, size_t limit, struct error *err)

@@ -24,8 +24,12 @@ bool json_get_bool(const json_t *o, const char *key, bool required, bool *out, c
 // *out points into the JSON value and lives as long as it.
 bool json_get_text(const json_t *o, const char *key, bool required, const char **out,
                    const char *where, struct error *err);
-// As json_dumps. NULL: no memory, now or for a part of any value built by this thread since the last text, so that
-// who builds one need not look at each part. Free with mem_free.
+// Who builds a value need not look at each part: did all parts of all values that this thread built since the last
+// json_whole, or text, get memory? To be asked where a value is used and no text of it is made.
+bool json_whole(void);
+// As mem_alloc, for numbers on their way into a value: NULL is a part without memory.
+void *json_buffer(size_t bytes);
+// As json_dumps. NULL: no memory, now or where json_whole says so. Free with mem_free.
 char *json_text(const json_t *value, size_t flags);
 bool json_write_file(const char *path, const json_t *value,
                      struct error *err); // indented, committed

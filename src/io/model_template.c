@@ -149,7 +149,7 @@ static bool read_tokens(struct model_template *t, const char *dir, struct error 
         }
         json_decref(root);
     }
-    return true;
+    return json_whole() || fail(err, "%s: out of memory", dir);
 }
 
 // Which added tokens the templates write: those whose text stands in a source.
@@ -225,13 +225,11 @@ static json_t *turn_json(const struct message *m)
     const char *key;
     json_t *value;
     if (!m->json) {
-        struct buf content = {0};
         const bool more = m->input && *m->input;
-        if (buf_printf(&content, "%s%s%s", m->content, more ? "\n" : "", more ? m->input : "")) {
-            json_object_set_new(out, "role", json_string(m->role));
-            json_object_set_new(out, "content", json_string(content.data));
-        }
-        buf_free(&content);
+        json_object_set_new(out, "role", json_string(m->role));
+        json_object_set_new(
+            out, "content",
+            json_sprintf("%s%s%s", m->content, more ? "\n" : "", more ? m->input : ""));
         return out;
     }
     for (int i = 2; i >= 0; i--) {
@@ -268,6 +266,11 @@ bool turns_render(const struct turns *c, int64_t count, bool generate, struct ji
     json_t *some = json_array(), *flag = json_boolean(generate);
     for (int64_t i = 0; i < count; i++) {
         json_array_append(some, json_array_get(c->json, (size_t)i));
+    }
+    if (!json_whole()) {
+        json_decref(some);
+        out->no_memory = true;
+        return fail(err, "out of memory");
     }
     int64_t n = add_object(v, 0, c->t->tokens, JINJA_FROM_TEMPLATE);
     v[n++] = (struct jinja_variable){"messages", some, JINJA_FROM_MESSAGES};
@@ -361,8 +364,9 @@ bool model_template_render(struct model_template *t, struct segments *out, const
     struct regions regions = {0};
     bool ok = c.json || fail(err, "out of memory");
     for (int64_t i = 0; ok && i < n; i++) {
-        ok = json_array_append_new(c.json, turn_json(&m[i])) == 0 || fail(err, "out of memory");
+        json_array_append_new(c.json, turn_json(&m[i]));
     }
+    ok = ok && (json_whole() || fail(err, "out of memory"));
     ok = ok && choose(&c, err) && turns_render(&c, n, generate, &text, err);
     // A prompt has no words to learn.
     ok = ok && (generate || regions_find(&regions, &c, &text, err));

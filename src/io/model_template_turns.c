@@ -181,7 +181,9 @@ static bool find_turn(struct regions *out, const struct turns *c, const struct j
     struct jinja_text asked = {0}, alone = {0};
     bool ok = turns_render(c, i, true, &asked, err) && turns_render(c, i + 1, false, &alone, err);
     *found = false;
-    if (ok) {
+    if (!ok) { // a template may refuse a part of a conversation that it takes as a whole
+        ok = !asked.no_memory && !alone.no_memory;
+    } else {
         const size_t start = turn_start(t, &asked, i), alone_start = turn_start(&alone, &asked, i);
         *found = start != SIZE_MAX && alone_start != SIZE_MAX;
         if (*found) {
@@ -214,8 +216,7 @@ bool regions_find(struct regions *out, const struct turns *c, const struct jinja
         bool found;
         if (!is_assistant(c, i)) continue;
         why.msg[0] = 0;
-        // A template may refuse a part of a conversation that it takes as a whole.
-        if (!find_turn(out, c, text, i, &found, &why)) found = false;
+        if (!find_turn(out, c, text, i, &found, &why)) return fail(err, "%s", why.msg);
         if (found) continue;
         tell_missing(c, i, why.msg);
         missing += first_of(text, i) < text->size; // an empty one is no loss

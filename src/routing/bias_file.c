@@ -12,7 +12,7 @@
 // JSON has no word for what is not finite: json_real gives NULL, and nothing is appended.
 static json_t *array_of(const struct bias_state *s, struct tensor t, bool *finite)
 {
-    float *values = mem_alloc(tensor_bytes(t));
+    float *values = json_buffer(tensor_bytes(t));
     json_t *array = json_array();
     if (values) s->ops->download(values, t.data, tensor_bytes(t));
     for (int64_t e = 0; values && e < s->n_experts; e++) {

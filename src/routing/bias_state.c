@@ -182,8 +182,8 @@ static void warn_of_force(struct bias_state *s, int64_t layer, double changed)
 void bias_state_report(struct bias_state *s, json_t *out)
 {
     const size_t L = (size_t)s->n_layers;
-    float *b = mem_alloc((size_t)s->n_experts * sizeof *b);
-    double *counts = mem_alloc(2 * L * sizeof *counts);
+    float *b = json_buffer((size_t)s->n_experts * sizeof *b);
+    double *counts = json_buffer(2 * L * sizeof *counts);
     json_t *low = json_array(), *high = json_array(), *changed = json_array();
     if (b && counts) {
         s->ops->download(counts, s->changed.data, L * sizeof *counts);
@@ -208,7 +208,7 @@ void bias_state_report(struct bias_state *s, json_t *out)
 void bias_state_values(const struct bias_state *s, json_t *out)
 {
     json_t *all = json_array();
-    float *b = mem_alloc((size_t)s->n_experts * sizeof *b);
+    float *b = json_buffer((size_t)s->n_experts * sizeof *b);
     for (int64_t l = 0; b && l < s->n_layers; l++) {
         if (!s->layer[l].moe) continue;
         json_t *of = json_array();

@@ -226,7 +226,7 @@ static json_t *states_of_tensors(const struct routing_source *s, const struct st
         ok = entry &&
              (json_object_set_new(states, key, entry) == 0 || fail(err, "%s: no memory", where));
     }
-    if (ok) return states;
+    if (ok && (json_whole() || fail(err, "%s: no memory", where))) return states;
     json_decref(states);
     return NULL;
 }

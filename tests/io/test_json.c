@@ -202,6 +202,27 @@ static void a_lost_part_is_not_left_out_of_a_text(void **state)
     mem_free(text);
 }
 
+// A value that is used as it is, and numbers that get no room on their way into one.
+static void who_makes_no_text_can_ask(void **state)
+{
+    (void)state;
+    bool whole = false;
+    for (int64_t n = 1; !whole; n++) {
+        json_t *o = json_object();
+        mem_fail_at(n, false);
+        json_object_set_new(o, "a", json_string("b"));
+        int *number = json_buffer(sizeof *number);
+        whole = json_whole();
+        mem_fail_at(0, false);
+        assert_true(json_whole()); // asked once
+        if (whole) assert_non_null(number);
+        if (whole) assert_int_equal(json_object_size(o), 1);
+        mem_free(number);
+        json_decref(o);
+        assert_true(n < 40);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +234,7 @@ int main(void)
         cmocka_unit_test(survives_every_failed_allocation),
         cmocka_unit_test(a_token_loses_no_byte),
         cmocka_unit_test(a_lost_part_is_not_left_out_of_a_text),
+        cmocka_unit_test(who_makes_no_text_can_ask),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -249,6 +249,22 @@ static void check_array(const json_t *states, const char *key, const float *want
     }
 }
 
+// Whichever allocation fails: a list without a part that got no memory would be a shorter one.
+static void check_condensers_read(const struct routing_source *s)
+{
+    struct error err = {0};
+    char where[SOURCE_PATH];
+    bool ok = false;
+    for (int64_t n = 1; !ok; n++) {
+        struct condensers set = {0};
+        mem_fail_at(n, false);
+        ok = condensers_read_from(&set, s, where, &config, &err);
+        mem_fail_at(0, false);
+        if (ok) check_experts(&set);
+        if (!ok) assert_non_null(strstr(err.msg, "no memory"));
+    }
+}
+
 static void tensors_are_a_state(void **state)
 {
     (void)state;
@@ -273,13 +289,11 @@ static void tensors_are_a_state(void **state)
         struct error err = {0};
         struct checkpoint c;
         struct routing_source s;
-        struct condensers set = {0};
         char where[SOURCE_PATH];
         tensor_file(&c, t, 4);
         routing_source_find(&s, dir(), &c, NULL);
         assert_true(s.bias && s.experts && !s.bias_file && !s.experts_file);
-        check_ok(condensers_read_from(&set, &s, where, &config, &err), &err);
-        check_experts(&set);
+        check_condensers_read(&s);
         json_t *states = routing_source_bias(&s, where, &err);
         check_ok(states != NULL, &err);
         assert_int_equal(json_object_size(states), 2);
