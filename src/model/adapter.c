@@ -18,19 +18,18 @@ enum { PATH_SIZE = 4096, FILE_LIMIT = 1 << 20, CHUNK = 1 << 20 };
 // A checksum of all that decides which tensors a model has and what they mean.
 static uint32_t fingerprint(const struct model_config *c)
 {
-    struct buf b = {0};
-    buf_printf(&b, "%s", c->architecture);
+    uint32_t crc = crc32c(0, c->architecture, strlen(c->architecture));
     const int64_t shape[] = {c->width,        c->n_layers,     c->n_heads,    c->n_kv_heads,
                              c->head_dim,     c->vocab,        c->n_experts,  c->experts_per_tok,
                              c->expert_width, c->shared_width, c->dense_width};
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
-        buf_printf(&b, " %" PRId64, shape[i]);
+        char text[24];
+        const int n = snprintf(text, sizeof text, " %" PRId64, shape[i]);
+        crc = crc32c(crc, text, (size_t)n);
     }
     for (int64_t l = 0; l < c->n_layers; l++) {
-        buf_printf(&b, "%d", c->moe_layer[l]);
+        crc = crc32c(crc, c->moe_layer[l] ? "1" : "0", 1);
     }
-    const uint32_t crc = crc32c(0, b.data, b.size);
-    buf_free(&b);
     return crc;
 }
 
