@@ -214,8 +214,15 @@ static const struct marks *marks_for(const struct output *io)
     return io->people_terminal && !(no_color && *no_color) ? &in_colour : &in_plain;
 }
 
-static void print_example(struct output *io, const struct dataset *d, const struct example *e,
-                          const struct tokenizer *t)
+// An id beyond the tokenizer's, of a vocabulary that was padded, has no text.
+static bool token_text(struct buf *text, int32_t id, const struct tokenizer *t, struct error *err)
+{
+    if (t && id < tokenizer_size(t)) return tokenizer_decode(t, &id, 1, false, text, err);
+    return buf_printf(text, "<%" PRId32 ">", id) || fail(err, "no memory for a token's text");
+}
+
+static bool print_example(struct output *io, const struct dataset *d, const struct example *e,
+                          const struct tokenizer *t, struct error *err)
 {
     FILE *f = io->people;
     const struct marks *m = marks_for(io);
@@ -226,15 +233,15 @@ static void print_example(struct output *io, const struct dataset *d, const stru
     for (int64_t i = e->first; i < e->first + e->count; i++) {
         const bool learn = d->learn[i] && i > e->first; // the first is nobody's target
         struct buf text = {0};
-        if (!t || !tokenizer_decode(t, &d->id[i], 1, false, &text, NULL)) {
-            buf_printf(&text, "<%" PRId32 ">", d->id[i]);
-        }
+        const bool ok = token_text(&text, d->id[i], t, err);
         fputs((learn ? m->learnt : m->read)[(i - e->first) % 2], f);
-        if (text.data) output_safe(f, text.data, text.size);
+        if (ok) output_safe(f, text.data, text.size);
         fputs(learn ? m->end_learnt : m->end_read, f);
         buf_free(&text);
+        if (!ok) return false;
     }
     fputs("\n\n", f);
+    return true;
 }
 
 // What a run would make of the data: its first pass, packed as `train` packs it.
@@ -323,7 +330,7 @@ static bool inspect_data(struct options *o, const struct text_setup *t, struct o
     struct dataset_stats s;
     bool ok = data_open(&d, o, t, &o->config.data, false, err) && dataset_stats(&s, &d, err);
     for (int64_t i = 0; ok && i < d.count && i < o->config.examples; i++) {
-        print_example(io, &d, &d.example[i], t->tokenizer);
+        ok = print_example(io, &d, &d.example[i], t->tokenizer, err);
     }
     ok = ok && report_data(o, &d, &s, io, err);
     dataset_close(&d);
