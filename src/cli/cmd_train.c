@@ -18,6 +18,7 @@ struct show {
     double loss;                // of the newest step, smoothed over about ten
     bool routing;               // on request: what the experts did
     int64_t experts;            // of a layer
+    bool unprinted;             // a step that --json has no line of
     const char *tensorboard_in; // the run's folder; NULL: no numbers for TensorBoard
     struct tensorboard tensorboard;
 };
@@ -48,7 +49,7 @@ static void print_step_json(struct show *s, const struct train_step *t)
     json_object_set_new(j, "skipped", json_integer(t->skipped));
     if (isfinite(t->eval_loss)) json_object_set_new(j, "eval_loss", json_real(t->eval_loss));
     if (s->routing && t->routing) json_object_set_new(j, "routing", json_deep_copy(t->routing));
-    output_json(s->io, j, NULL);
+    s->unprinted |= !output_json(s->io, j, NULL);
 }
 
 // "loss 1.2345, 512 tokens/s", and what else there is to say in the progress line.
@@ -180,6 +181,10 @@ static enum status run(struct job *j, struct show *s, struct options *o, struct 
     if (!s->io->quiet) print_result(s->io->people, &r, o->config.out);
     write_report(j, o, s, &r);
     if (s->io->json && !print_result_json(s->io, &r, err)) return STATUS_FAILED;
+    if (s->unprinted) {
+        fail(err, "no memory for the line of a step; %s is complete", o->config.out);
+        return STATUS_FAILED;
+    }
     return r.outcome == TRAIN_STOPPED ? STATUS_STOPPED : STATUS_DONE;
 }
 

@@ -67,7 +67,7 @@ static bool write_samples(const struct samples *s, const char *out, struct error
     for (int64_t i = 0; ok && i < s->n; i++) {
         json_t *o =
             sample_json(&s->sequence[i], s->data, s->example[i], s->job->text.tokenizer, err);
-        ok = o && json_array_append_new(list, o) == 0;
+        ok = o && (json_array_append_new(list, o) == 0 || fail(err, "a sample: no memory"));
     }
     json_object_set_new(
         all, "from",

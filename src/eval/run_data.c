@@ -4,6 +4,7 @@
 #include "base/dir.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "io/json.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -95,7 +96,10 @@ static void read_evals(struct run_data *r)
 {
     struct dir_names names;
     struct error err;
-    if (!dir_list(&names, r->dir, &err)) return;
+    if (!dir_list(&names, r->dir, &err)) {
+        note(r, err.msg);
+        return;
+    }
     for (int64_t i = 0; i < names.count; i++) {
         const char *name = names.name[i], *dot = strrchr(name, '.');
         if (strncmp(name, "eval", 4) != 0 || !dot) continue;
@@ -128,7 +132,7 @@ bool run_data_read(struct run_data *r, const char *dir, struct error *err)
     read_evals(r);
     snprintf(path, sizeof path, "%s/metrics.jsonl", r->dir);
     if (!run_metrics_read(&r->metrics, path, &why)) note(r, why.msg);
-    return true;
+    return json_whole() || fail(err, "%s: no memory for what the run says", dir);
 }
 
 void run_data_free(struct run_data *r)

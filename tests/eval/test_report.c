@@ -418,6 +418,28 @@ static void no_memory_is_an_error(void **unused)
     run_data_free(&r);
 }
 
+// What is wrong with a run's files is said, or the run is not read.
+static void no_note_is_lost(void **unused)
+{
+    (void)unused;
+    bool all = false;
+    const char *dir = new_run("notes");
+    put_steps(dir, 3, 1, 2, 1);
+    put(dir, "run.json", "[]");
+    for (int64_t n = 1; !all; n++) {
+        struct run_data r = {0};
+        struct error err = {0};
+        const int64_t before = mem_count();
+        mem_fail_at(n, false);
+        const bool ok = run_data_read(&r, dir, &err);
+        mem_fail_at(0, false);
+        all = mem_count() - before < n;
+        if (ok) assert_true(json_array_size(r.notes) > 0);
+        if (!ok) assert_non_null(strstr(err.msg, "no memory"));
+        run_data_free(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,7 +447,7 @@ int main(void)
         cmocka_unit_test(files_that_are_none),   cmocka_unit_test(lines_of_other_shapes),
         cmocka_unit_test(states_are_said),       cmocka_unit_test(long_and_wide_runs_are_bounded),
         cmocka_unit_test(a_file_that_grows),     cmocka_unit_test(numbers_as_csv),
-        cmocka_unit_test(no_memory_is_an_error),
+        cmocka_unit_test(no_memory_is_an_error), cmocka_unit_test(no_note_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
