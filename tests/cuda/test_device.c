@@ -5,6 +5,7 @@
 
 #include "cli/bench_child.h"
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifdef EMULATED
@@ -29,6 +30,70 @@ static void what_is_not_there_is_named(void **state)
     refuses("no NVIDIA GPU found");
     emulate_set_device(1, 75, GIB_BYTES, 13000);
     refuses("compute capability 7.5, at least 8.0 expected");
+    emulate_set_device(1, 100, GIB_BYTES, 13000);
+    refuses("compute capability 10.0; this build has code for 8.0, 9.0");
+}
+
+// What check() says after `run`, in a process of its own: a device that failed once stays so.
+static void fails_with(void (*run)(void), const char *needle, const char *other)
+{
+    struct error err = {""};
+    int ends[2], status;
+    assert_int_equal(pipe(ends), 0);
+    const pid_t pid = fork();
+    if (!pid) {
+        emulate_set_device(1, 86, GIB_BYTES, 13000);
+        if (device_open()) run();
+        device->check(&err);
+        _exit(write(ends[1], &err, sizeof err) != sizeof err);
+    }
+    assert_int_equal(read(ends[0], &err, sizeof err), sizeof err);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    check_error(false, &err, needle);
+    check_error(false, &err, other);
+    assert_null(strchr(err.msg, '\n'));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static struct tensor zeros(enum dtype t, int64_t rows, int64_t cols)
+{
+    struct tensor x = tensor_2d(NULL, t, rows, cols);
+    x.data = device->allocate(tensor_bytes(x));
+    return x;
+}
+
+static void refused_launch(void)
+{
+    const struct tensor x = zeros(DTYPE_F32, 2, 3);
+    emulate_refuse_at(0);
+    device->fill(x, 1);
+    device->zero(x); // what comes after it does not hide it
+}
+
+static void lost_in_a_kernel(void)
+{
+    const struct tensor x = zeros(DTYPE_F32, 2, 3);
+    emulate_fail_at(0);
+    device->scale(x, 2);
+}
+
+static void too_much_shared_memory(void)
+{
+    const struct tensor x = zeros(DTYPE_BF16, 4, 256), span = zeros(DTYPE_I32, 4, 2);
+    device->attention_forward(x, tensor_absent(), x, x, x, span, 256, 1);
+}
+
+static void a_launch_is_named(void **state)
+{
+    (void)state;
+    fails_with(refused_launch, "emulated: fill: elementwise.cu:",
+               "launch of fill failed: too many resources requested for launch");
+    fails_with(lost_in_a_kernel, "emulated: scale: elementwise.cu:",
+               "unspecified launch failure; maybe of a kernel before it");
+    fails_with(too_much_shared_memory, "attention_forward: attention.cu:",
+               "needs 129 KB of shared memory for a block; the device has 99 KB");
 }
 
 static int64_t launches_at[3]; // of the last run, when each step is over and not yet saved
@@ -123,6 +188,7 @@ int main(void)
     assert_int_equal(chdir(toy_path(t.base, "..")), 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_there_is_named),
+        cmocka_unit_test(a_launch_is_named),
         cmocka_unit_test(bench_says_what_the_device_held),
         cmocka_unit_test(too_little_memory_is_said_before_the_load),
         cmocka_unit_test(a_lost_device_keeps_the_last_checkpoint),

@@ -51,8 +51,6 @@ enum { warpSize = 32 };
 
 // ---- launches and waiting (emulate.cpp)
 
-void emulate_launch(const char *name, dim3 grid, dim3 block, size_t shared,
-                    const std::function<void()> &body);
 void *emulate_dynamic_shared(void);
 void emulate_named_barrier(int id, int count, bool wait);
 // Lets the other threads of the block run: what a loop that polls memory calls.
@@ -262,13 +260,20 @@ EMULATE_VECTORS(unsigned, uint)
 
 // ---- the runtime's functions that the backend calls (runtime.cpp)
 
+#define __CUDA_ARCH_LIST__ 800, 900
+
 typedef struct emulated_stream *cudaStream_t;
 typedef struct emulated_event *cudaEvent_t;
 enum cudaError_t {
     cudaSuccess,
-    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidValue,
+    cudaErrorMemoryAllocation,
+    cudaErrorInvalidConfiguration = 9,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorLaunchOutOfResources = 701,
     cudaErrorLaunchFailure = 719
 };
 enum cudaMemcpyKind {
@@ -284,11 +289,12 @@ enum {
 };
 struct cudaDeviceProp {
     char name[256];
-    size_t totalGlobalMem;
+    size_t totalGlobalMem, sharedMemPerBlockOptin;
     int major, minor, multiProcessorCount;
 };
+cudaError_t emulate_launch(const char *name, dim3 grid, dim3 block, size_t shared,
+                           const std::function<void()> &body); // emulate.cpp
 const char *cudaGetErrorString(cudaError_t e);
-const char *cudaGetErrorName(cudaError_t e);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);

@@ -334,12 +334,12 @@ void emulate_set_order(unsigned value)
     order = value;
 }
 
-void emulate_launch(const char *name, dim3 grid, dim3 threads, size_t shared,
-                    const std::function<void()> &body)
+cudaError_t emulate_launch(const char *name, dim3 grid, dim3 threads, size_t shared,
+                           const std::function<void()> &body)
 {
     const unsigned long count = (unsigned long)threads.x * threads.y * threads.z;
-    if (!grid.x || !grid.y || !grid.z) return;
-    if (!emulate_open_memory()) return; // the device is lost
+    const cudaError_t e = emulate_open_memory();
+    if (e != cudaSuccess) return e;
     block.kernel = name;
     if (count == 0 || count > MOST_THREADS || shared > MOST_SHARED || grid.x > 0x7fffffffU ||
         grid.y > 65535 || grid.z > 65535) {
@@ -361,4 +361,5 @@ void emulate_launch(const char *name, dim3 grid, dim3 threads, size_t shared,
         run_block(shared);
     }
     emulate_close_memory();
+    return cudaSuccess;
 }

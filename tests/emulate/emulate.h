@@ -2,5 +2,6 @@
 #pragma once
 #include <cuda_runtime.h>
 
-bool emulate_open_memory(void); // device memory becomes accessible; false: the device is lost
+cudaError_t
+emulate_open_memory(void); // device memory becomes accessible, unless something is wrong
 void emulate_close_memory(void);

@@ -14,6 +14,8 @@ int64_t emulate_waits(void);    // how often the host has waited for the device 
 void emulate_set_device(int count, int generation, size_t bytes, int driver);
 // The launch or copy that comes after so many others, and all after it, fail; -1: none.
 void emulate_fail_at(int64_t from_now);
+// The launch or copy that comes after so many others is refused, and nothing else; -1: none.
+void emulate_refuse_at(int64_t from_now);
 #ifdef __cplusplus
 }
 #endif

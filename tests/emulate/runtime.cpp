@@ -24,7 +24,7 @@ static struct {
     int count, generation, driver;
     size_t bytes;
 } device = {1, 90, 13000, (size_t)8 << 30};
-static int64_t launches, waits, fail_in = -1;
+static int64_t launches, waits, fail_in = -1, refuse_in = -1;
 static cudaError_t lost = cudaSuccess;
 
 static void protect(int how)
@@ -40,13 +40,15 @@ int64_t emulate_launches(void)
     return launches;
 }
 
-bool emulate_open_memory(void)
+cudaError_t emulate_open_memory(void)
 {
     launches++;
     if (fail_in >= 0 && fail_in-- == 0) lost = cudaErrorLaunchFailure;
-    if (lost != cudaSuccess) return false;
+    if (lost != cudaSuccess) return lost;
+    if (device.generation / 10 > 9) return cudaErrorNoKernelImageForDevice;
+    if (refuse_in >= 0 && refuse_in-- == 0) return cudaErrorLaunchOutOfResources;
     if (!memory.depth++) protect(PROT_READ | PROT_WRITE);
-    return true;
+    return cudaSuccess;
 }
 
 void emulate_close_memory(void)
@@ -65,25 +67,14 @@ void emulate_fail_at(int64_t launch)
     lost = cudaSuccess;
 }
 
+void emulate_refuse_at(int64_t launch)
+{
+    refuse_in = launch;
+}
+
 int64_t emulate_waits(void)
 {
     return waits;
-}
-
-const char *cudaGetErrorName(cudaError_t e)
-{
-    switch (e) {
-    case cudaSuccess:
-        return "cudaSuccess";
-    case cudaErrorMemoryAllocation:
-        return "cudaErrorMemoryAllocation";
-    case cudaErrorInsufficientDriver:
-        return "cudaErrorInsufficientDriver";
-    case cudaErrorNoDevice:
-        return "cudaErrorNoDevice";
-    default:
-        return "cudaErrorLaunchFailure";
-    }
 }
 
 const char *cudaGetErrorString(cudaError_t e)
@@ -93,6 +84,8 @@ const char *cudaGetErrorString(cudaError_t e)
         return "no error";
     case cudaErrorMemoryAllocation:
         return "out of memory";
+    case cudaErrorLaunchOutOfResources:
+        return "too many resources requested for launch";
     case cudaErrorInsufficientDriver:
         return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice:
@@ -118,6 +111,10 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
 {
     snprintf(p->name, sizeof p->name, "emulated");
     p->totalGlobalMem = device.bytes;
+    p->sharedMemPerBlockOptin = (size_t)(device.generation == 80   ? 163
+                                         : device.generation == 90 ? 227
+                                                                   : 99)
+                                << 10;
     p->major = device.generation / 10;
     p->minor = device.generation % 10;
     p->multiProcessorCount = 2;
@@ -246,7 +243,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t)
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t)
 {
-    if (lost != cudaSuccess || !emulate_open_memory()) return lost;
+    const cudaError_t e = emulate_open_memory();
+    if (e != cudaSuccess) return e;
     memmove(to, from, bytes);
     emulate_close_memory();
     return cudaSuccess;
@@ -254,7 +252,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t)
 {
-    if (lost != cudaSuccess || !emulate_open_memory()) return lost;
+    const cudaError_t e = emulate_open_memory();
+    if (e != cudaSuccess) return e;
     memset(to, value, bytes);
     emulate_close_memory();
     return cudaSuccess;

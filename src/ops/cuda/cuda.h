@@ -27,7 +27,7 @@ extern "C" {
 using bf16 = __nv_bfloat16;
 using f16 = __half;
 
-// ---- the device, memory.cu
+// ---- the device, device.cu
 
 extern "C" {
 extern const struct ops cuda_ops;
@@ -35,8 +35,20 @@ extern const struct ops cuda_ops;
 cudaStream_t cuda_stream(void);
 int cuda_processors(void); // multiprocessors
 int cuda_generation(void); // 10 * major + minor of the device's compute capability: 80, 90
-// Keeps the first failure of the device; from then on results mean nothing, and check() says so.
+bool cuda_has_wgmma(void); // of this build, on this device
+// The name of the op that is called, for messages; cuda.cu.
+void cuda_enter(const char *op);
+// Keeps the first failure of the device; from then on results mean nothing, nothing is launched, and check() says so.
 void cuda_note(const char *what, cudaError_t result);
+struct cuda_place { // of a launch
+    const char *kernel, *file;
+    int line;
+};
+void cuda_note_launch(const struct cuda_place *at, cudaError_t result);
+// Is there that much shared memory for a block? Noted if not.
+bool cuda_fits(const struct cuda_place *at, size_t shared);
+bool cuda_failed(void);
+cudaError_t cuda_open_copies(void); // memory.cu
 // Device memory for one op, at least `bytes` long, 256-byte aligned, not zeroed: the same block for every
 // call of the same use (ops follow each other on one stream). It grows, waiting for the device, the first
 // times it is asked for more; NULL (and a noted failure) when it cannot.
@@ -63,16 +75,23 @@ static inline unsigned cuda_grid(int64_t count, int threads)
 // stands in parentheses. A grid with a 0 is no work. DYNAMIC_SHARED(type, name) in a kernel is that memory,
 // 128-byte aligned.
 #define LAUNCH(kernel, grid, block, shared, ...)                                                   \
-    cuda_launch(#kernel, kernel, dim3(grid), dim3(block), (size_t)(shared), __VA_ARGS__)
+    cuda_launch({#kernel, __FILE__, __LINE__}, kernel, dim3(grid), dim3(block), (size_t)(shared),  \
+                __VA_ARGS__)
+
+#if defined(CUDA_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define WGMMA_COMPILED 1
+#else
+#define WGMMA_COMPILED 0
+#endif
 
 #ifdef CUDA_EMULATED
 #define DYNAMIC_SHARED(type, name) type *name = (type *)emulate_dynamic_shared()
 
 template <typename... P, typename... A>
-void cuda_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                 A... args)
+cudaError_t cuda_start(void (*kernel)(P...), const char *name, dim3 grid, dim3 block, size_t shared,
+                       A... args)
 {
-    emulate_launch(name, grid, block, shared, [=] { kernel(args...); });
+    return emulate_launch(name, grid, block, shared, [=] { kernel(args...); });
 }
 
 // count threads (a multiple of 32) of the block meet at barrier id, 1 to 15; arrive does not wait.
@@ -90,20 +109,19 @@ static inline void named_barrier_arrive(int id, int count)
     type *name = reinterpret_cast<type *>(dynamic_shared)
 
 template <typename... P, typename... A>
-void cuda_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                 A... args)
+cudaError_t cuda_start(void (*kernel)(P...), const char *, dim3 grid, dim3 block, size_t shared,
+                       A... args)
 {
-    if (!grid.x || !grid.y || !grid.z) return;
-    if (shared > 48 << 10) {
-        cuda_note(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)shared));
-    }
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = cuda_stream();
-    cuda_note(name, cudaLaunchKernelEx(&config, kernel, args...));
+    cudaError_t e = cudaSuccess;
+    if (shared > 48 << 10) {
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    }
+    return e == cudaSuccess ? cudaLaunchKernelEx(&config, kernel, args...) : e;
 }
 
 static __device__ inline void named_barrier(int id, int count)
@@ -115,6 +133,14 @@ static __device__ inline void named_barrier_arrive(int id, int count)
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(count) : "memory");
 }
 #endif
+
+template <typename... P, typename... A>
+void cuda_launch(const struct cuda_place &at, void (*kernel)(P...), dim3 grid, dim3 block,
+                 size_t shared, A... args)
+{
+    if (!grid.x || !grid.y || !grid.z || cuda_failed() || !cuda_fits(&at, shared)) return;
+    cuda_note_launch(&at, cuda_start(kernel, at.kernel, grid, block, shared, args...));
+}
 
 // ---- types
 

@@ -145,7 +145,7 @@ static __device__ void multiply_tiles(const P &p, const ring<WIDTH> r)
 template <bool A_ALONG_K, bool B_ALONG_K, int WIDTH, class T, class P>
 static __global__ void __launch_bounds__(HOPPER_THREADS, 1) hopper_kernel(P p)
 {
-#if defined(CUDA_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if WGMMA_COMPILED
     DYNAMIC_SHARED(char, memory);
     const ring<WIDTH> r = {(shared_address(memory) + 1023) & ~1023U};
     if (threadIdx.x == 0) {

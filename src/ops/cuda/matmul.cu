@@ -22,7 +22,7 @@ void cuda_configure_products(enum cuda_products products)
 
 bool cuda_wgmma(void)
 {
-    return chosen == CUDA_PRODUCTS_AUTO && cuda_generation() == 90;
+    return chosen == CUDA_PRODUCTS_AUTO && cuda_has_wgmma();
 }
 
 template <bool A_ALONG_K, bool B_ALONG_K, class T, class P>

@@ -1,20 +1,14 @@
-// ops/cuda/memory.cu - the device: opening it, its memory, copies, and what failed.
+// ops/cuda/memory.cu - the device's memory, and copies to and from it.
 //
 // Copies to the device go through a ring of pinned blocks, so that upload returns when the source was read:
 // a step's small ones never wait, and a stream of large ones runs at the bus's speed while the host fills the
 // next block.
 #include "ops/cuda/cuda.h"
 
-#include <stdio.h>
-
-constexpr int SLOTS = 4, NEEDED_GENERATION = 80, COPY_THREADS = 512;
+constexpr int SLOTS = 4, COPY_THREADS = 512;
 constexpr size_t SLOT = (size_t)8 << 20;
 
 static struct {
-    bool open;
-    cudaStream_t stream;
-    int processors, generation;
-    char name[256];
     char *slot[SLOTS]; // pinned; slot[current] is filled up to `filled`
     cudaEvent_t copied[SLOTS];
     int current;
@@ -23,104 +17,32 @@ static struct {
         void *data;
         size_t bytes;
     } scratch[CUDA_SCRATCH_USES];
-    size_t held, peak;    // device memory: now, and at most
-    struct error failure; // of the device: the first
-    bool failed;
-} device;
+    size_t held, peak; // device memory: now, and at most
+} memory;
 
-cudaStream_t cuda_stream(void)
+cudaError_t cuda_open_copies(void)
 {
-    return device.stream;
-}
-
-int cuda_processors(void)
-{
-    return device.processors;
-}
-
-int cuda_generation(void)
-{
-    return device.generation;
-}
-
-void cuda_note(const char *what, cudaError_t result)
-{
-    if (result == cudaSuccess || device.failed) return;
-    fail(&device.failure, "%s: %s failed: %s", device.name, what, cudaGetErrorString(result));
-    device.failed = true;
-}
-
-bool cuda_check(struct error *err)
-{
-    cuda_note("an operation", cudaGetLastError());
-    return !device.failed || fail(err, "%s", device.failure.msg);
-}
-
-// ---- opening
-
-static bool find_device(struct error *err)
-{
-    int count = 0, driver = 0, runtime = 0;
-    const cudaError_t found = cudaGetDeviceCount(&count);
-    cudaDriverGetVersion(&driver);
-    cudaRuntimeGetVersion(&runtime);
-    if (!driver) return fail(err, "device cuda: no NVIDIA driver found");
-    if (found == cudaErrorInsufficientDriver) {
-        return fail(err, "device cuda: the driver supports CUDA %d.%d, at least %d.%d expected",
-                    driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    }
-    if (found == cudaErrorNoDevice || (found == cudaSuccess && !count)) {
-        return fail(err, "device cuda: no NVIDIA GPU found");
-    }
-    return found == cudaSuccess || fail(err, "device cuda: %s", cudaGetErrorString(found));
-}
-
-static bool take_device(struct error *err)
-{
-    struct cudaDeviceProp p;
-    cudaError_t e = cudaGetDeviceProperties(&p, 0);
-    if (e == cudaSuccess) {
-        device.generation = 10 * p.major + p.minor;
-        device.processors = p.multiProcessorCount;
-        snprintf(device.name, sizeof device.name, "%s", p.name);
-        if (device.generation < NEEDED_GENERATION) {
-            return fail(err, "device cuda: %s has compute capability %d.%d, at least 8.0 expected",
-                        p.name, p.major, p.minor);
-        }
-        e = cudaSetDevice(0);
-    }
-    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking);
+    cudaError_t e = cudaSuccess;
     for (int i = 0; e == cudaSuccess && i < SLOTS; i++) {
-        e = cudaHostAlloc((void **)&device.slot[i], SLOT, cudaHostAllocDefault);
+        e = cudaHostAlloc((void **)&memory.slot[i], SLOT, cudaHostAllocDefault);
         if (e == cudaSuccess) {
-            e = cudaEventCreateWithFlags(&device.copied[i], cudaEventDisableTiming);
+            e = cudaEventCreateWithFlags(&memory.copied[i], cudaEventDisableTiming);
         }
     }
-    return e == cudaSuccess || fail(err, "device cuda: %s: %s", device.name, cudaGetErrorString(e));
-}
-
-const struct ops *cuda_open(struct error *err)
-{
-    if (!device.open) device.open = find_device(err) && take_device(err);
-    return device.open ? &cuda_ops : NULL;
-}
-
-bool cuda_built(void)
-{
-    return true;
+    return e;
 }
 
 // ---- memory
 
 static void hold(size_t bytes)
 {
-    device.held += bytes;
-    if (device.held > device.peak) device.peak = device.held;
+    memory.held += bytes;
+    if (memory.held > memory.peak) memory.peak = memory.held;
 }
 
 size_t cuda_peak_bytes(void)
 {
-    return device.peak;
+    return memory.peak;
 }
 
 void *cuda_allocate(size_t bytes)
@@ -134,17 +56,17 @@ void *cuda_allocate(size_t bytes)
     cuda_note("allocation", e);
     if (e != cudaSuccess) return NULL;
     hold(bytes);
-    cuda_note("clearing", cudaMemsetAsync(p, 0, bytes, device.stream));
+    cuda_note("clearing", cudaMemsetAsync(p, 0, bytes, cuda_stream()));
     return p;
 }
 
 void cuda_release(void *p, size_t bytes)
 {
-    if (p) device.held -= bytes;
+    if (p) memory.held -= bytes;
     cuda_note("release", cudaFree(p));
 }
 
-// Pinned and mapped: one address for host and device. Kernels read and write it over the bus.
+// Pinned and mapped: one address for host and memory. Kernels read and write it over the bus.
 void *cuda_allocate_host(size_t bytes)
 {
     void *p = NULL;
@@ -162,7 +84,7 @@ void *cuda_allocate_host(size_t bytes)
 void cuda_release_host(void *p, size_t bytes)
 {
     (void)bytes;
-    cuda_note("a release", cudaStreamSynchronize(device.stream));
+    cuda_note("a release", cudaStreamSynchronize(cuda_stream()));
     cuda_note("release of host memory", cudaFreeHost(p));
 }
 
@@ -176,39 +98,39 @@ size_t cuda_free_bytes(void)
 
 void *cuda_scratch(enum cuda_scratch_use use, size_t bytes)
 {
-    if (bytes > device.scratch[use].bytes) {
-        cuda_note("release", cudaFree(device.scratch[use].data)); // waits until nothing uses it
-        device.held -= device.scratch[use].bytes;
-        device.scratch[use].bytes = 0;
-        const cudaError_t e = cudaMalloc(&device.scratch[use].data, bytes);
+    if (bytes > memory.scratch[use].bytes) {
+        cuda_note("release", cudaFree(memory.scratch[use].data)); // waits until nothing uses it
+        memory.held -= memory.scratch[use].bytes;
+        memory.scratch[use].bytes = 0;
+        const cudaError_t e = cudaMalloc(&memory.scratch[use].data, bytes);
         cuda_note("allocation of scratch memory", e);
-        if (e != cudaSuccess) return device.scratch[use].data = NULL;
-        device.scratch[use].bytes = bytes;
+        if (e != cudaSuccess) return memory.scratch[use].data = NULL;
+        memory.scratch[use].bytes = bytes;
         hold(bytes);
     }
-    return device.scratch[use].data;
+    return memory.scratch[use].data;
 }
 
 // ---- copies
 
 static void next_slot(void)
 {
-    cuda_note("a copy", cudaEventRecord(device.copied[device.current], device.stream));
-    device.current = (device.current + 1) % SLOTS;
-    device.filled = 0;
-    cuda_note("a copy", cudaEventSynchronize(device.copied[device.current]));
+    cuda_note("a copy", cudaEventRecord(memory.copied[memory.current], cuda_stream()));
+    memory.current = (memory.current + 1) % SLOTS;
+    memory.filled = 0;
+    cuda_note("a copy", cudaEventSynchronize(memory.copied[memory.current]));
 }
 
 void cuda_upload(void *dst, const void *src, size_t bytes)
 {
-    for (size_t done = 0, n; done < bytes && !device.failed; done += n) {
-        if (device.filled == SLOT) next_slot();
-        n = bytes - done < SLOT - device.filled ? bytes - done : SLOT - device.filled;
-        char *from = device.slot[device.current] + device.filled;
+    for (size_t done = 0, n; done < bytes && !cuda_failed(); done += n) {
+        if (memory.filled == SLOT) next_slot();
+        n = bytes - done < SLOT - memory.filled ? bytes - done : SLOT - memory.filled;
+        char *from = memory.slot[memory.current] + memory.filled;
         memcpy(from, (const char *)src + done, n);
-        device.filled += n;
+        memory.filled += n;
         cuda_note("upload", cudaMemcpyAsync((char *)dst + done, from, n, cudaMemcpyHostToDevice,
-                                            device.stream));
+                                            cuda_stream()));
     }
 }
 
@@ -217,17 +139,17 @@ void cuda_download(void *dst, const void *src, size_t bytes)
 {
     for (size_t done = 0, n; done < bytes; done += n) {
         n = bytes - done < SLOT ? bytes - done : SLOT;
-        if (!device.failed) {
+        if (!cuda_failed()) {
             next_slot(); // the block is free: uploads from it are done
             cuda_note("download",
-                      cudaMemcpyAsync(device.slot[device.current], (const char *)src + done, n,
-                                      cudaMemcpyDeviceToHost, device.stream));
-            cuda_note("an operation", cudaStreamSynchronize(device.stream));
+                      cudaMemcpyAsync(memory.slot[memory.current], (const char *)src + done, n,
+                                      cudaMemcpyDeviceToHost, cuda_stream()));
+            cuda_note("an operation", cudaStreamSynchronize(cuda_stream()));
         }
-        if (device.failed) {
+        if (cuda_failed()) {
             memset((char *)dst + done, 0xff, n);
         } else {
-            memcpy((char *)dst + done, device.slot[device.current], n);
+            memcpy((char *)dst + done, memory.slot[memory.current], n);
         }
     }
 }
@@ -235,7 +157,7 @@ void cuda_download(void *dst, const void *src, size_t bytes)
 void cuda_zero(struct tensor x)
 {
     if (tensor_bytes(x)) {
-        cuda_note("clearing", cudaMemsetAsync(x.data, 0, tensor_bytes(x), device.stream));
+        cuda_note("clearing", cudaMemsetAsync(x.data, 0, tensor_bytes(x), cuda_stream()));
     }
 }
 
@@ -254,7 +176,7 @@ void cuda_convert(struct tensor y, struct tensor x)
     if (x.dtype == y.dtype) {
         if (count) {
             cuda_note("a copy", cudaMemcpyAsync(y.data, x.data, tensor_bytes(x),
-                                                cudaMemcpyDeviceToDevice, device.stream));
+                                                cudaMemcpyDeviceToDevice, cuda_stream()));
         }
         return;
     }
