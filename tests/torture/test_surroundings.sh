@@ -205,7 +205,8 @@ full_disk() {
         # With room at the start, until somebody else takes it.
         "${train[@]}" --out disk/run --max-steps 4000 --save-every 20 --keep-last 2 --no-report >out.txt 2>err.txt &
         local pid=$! got=0
-        while [ ! -e disk/run/checkpoint-$((i * 20)) ] && kill -0 $pid 2>log.txt; do sleep 0.01; done
+        # A step behind a checkpoint: it is whole.
+        while [ "$(cat disk/run/metrics.jsonl 2>log.txt | wc -l)" -le $((i * 20)) ] && kill -0 $pid 2>log.txt; do sleep 0.01; done
         dd if=/dev/zero of=disk/filler bs=16k >log.txt 2>&1
         wait $pid || got=$?
         runs=$((runs + 1))
@@ -291,12 +292,13 @@ shrinking() {
     [ $got = 1 ] || complain "a model that shrank under a run: exit $got"
     grep -q "soft/model.safetensors: became shorter" err.txt || complain "a model that shrank: $(tail -1 err.txt)"
     cp base/model.safetensors soft/
-    # Less than a page: no fault, but no state of it is kept.
+    # Less than a page: no fault, but no state of it is kept. Files are looked at when a save begins: what happens to one
+    # while it is written is seen by the next, and a run that stops then has none. So these runs save seldom.
+    local seldom=(--max-steps 20000 --quiet --eval-every 0 --save-every)
     for name in save end; do
         rm -rf shrunk
         cp base/model.safetensors soft/
-        "${lora[@]}" --out shrunk --max-steps 20000 --quiet \
-            --save-every $([ $name = save ] && echo 60 || echo 0) >out.txt 2>err.txt &
+        "${lora[@]}" --out shrunk "${seldom[@]}" $([ $name = save ] && echo 60 || echo 0) >out.txt 2>err.txt &
         pid=$!
         got=0
         while [ ! -s shrunk/metrics.jsonl ]; do sleep 0.01; done
@@ -313,7 +315,7 @@ shrinking() {
     for name in replaced touched; do
         rm -rf $name
         cp base/model.safetensors soft/
-        "${lora[@]}" --out $name --max-steps 20000 --quiet >out.txt 2>err.txt &
+        "${lora[@]}" --out $name "${seldom[@]}" 0 >out.txt 2>err.txt &
         pid=$!
         got=0
         while [ ! -s $name/metrics.jsonl ]; do sleep 0.01; done
@@ -329,7 +331,7 @@ shrinking() {
         grep -c "soft/model.safetensors: was written to while it is in use" err.txt >log.txt
         [ "$(cat log.txt)" = $([ $name = touched ] && echo 1 || echo 0) ] || complain "a model that was $name: $(cat err.txt)"
         cp base/model.safetensors soft/
-        same_so_far $name "${lora[@]}" --max-steps 20000 --quiet
+        same_so_far $name "${lora[@]}" "${seldom[@]}" 0
     done
     # Data, and what a resume reads.
     for to in 0 1000; do
