@@ -138,19 +138,27 @@ static inline void run_case(const struct ops_case *c, const struct shape *s, enu
     release_pool();
 }
 
-// Every case with every shape, F32 and BF16.
-static inline void run_cases(const struct ops_case *cases, size_t n)
+// With every shape, F32 and BF16.
+static inline void as_on_the_cpu(void **item)
 {
     static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16};
+    const struct ops_case *c = *item;
     struct error err;
-    for (size_t i = 0; i < n; i++) {
-        for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
-            for (size_t k = 0; k < 2; k++) {
-                run_case(&cases[i], &shapes[j], types[k]);
-                if (!device->check(&err)) fail_msg("%s: %s", cases[i].name, err.msg);
-            }
+    for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
+        for (size_t k = 0; k < 2; k++) {
+            run_case(c, &shapes[j], types[k]);
+            if (!device->check(&err)) fail_msg("%s: %s", c->name, err.msg);
         }
     }
+}
+
+static inline int run_cases(const struct ops_case *cases, size_t n, int argc, char **argv)
+{
+    static struct device_tests t = {.open = device_open};
+    for (size_t i = 0; i < n; i++) {
+        add_test(&t, cases[i].name, "", as_on_the_cpu, leave_pool, &cases[i]);
+    }
+    return run_device_tests(&t, argc, argv);
 }
 
 // ---- the calls; t[i] is argument i

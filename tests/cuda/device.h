@@ -4,6 +4,7 @@
 #pragma once
 #include "base/mem.h"
 #include "ops/ops.h"
+#include "run.h"
 #include "support.h"
 #ifdef EMULATED
 #include "emulated.h"
@@ -13,10 +14,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SKIP = 77 };
 static const struct ops *device;
 
-// For main: skips where there is no device.
+// Says why where there is none.
 static inline bool device_open(void)
 {
     struct error err;
@@ -61,6 +61,15 @@ static inline void release_pool(void)
         pooled--;
         pool[pooled].ops->release(pool[pooled].data, pool[pooled].bytes);
     }
+}
+
+// After a test, failed ones too.
+static inline int leave_pool(void **state)
+{
+    (void)state;
+    release_pool();
+    device_order(0);
+    return 0;
 }
 
 // A copy of a host's tensor in a backend's memory.

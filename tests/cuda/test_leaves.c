@@ -329,17 +329,19 @@ static void launches_do_not_grow_with_leaves(void **unused)
 }
 #endif
 
-int main(void)
+int main(int argc, char **argv)
 {
-    if (!device_open()) return SKIP;
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lists_are_moved_as_on_the_cpu),
-        cmocka_unit_test(a_block_takes_many_leaves),
-        cmocka_unit_test(what_is_not_usable_moves_nothing),
-        cmocka_unit_test(clip_scale_is_that_of_the_cpu),
+    static struct device_tests t = {.open = device_open};
+    add_test(&t, "lists are moved as on the CPU", "", lists_are_moved_as_on_the_cpu, leave_pool,
+             NULL);
+    add_test(&t, "a block takes many leaves", "", a_block_takes_many_leaves, leave_pool, NULL);
+    add_test(&t, "what is not usable moves nothing", "", what_is_not_usable_moves_nothing,
+             leave_pool, NULL);
+    add_test(&t, "clip scale is that of the CPU", "", clip_scale_is_that_of_the_cpu, leave_pool,
+             NULL);
 #ifdef EMULATED
-        cmocka_unit_test(launches_do_not_grow_with_leaves),
+    add_test(&t, "launches do not grow with leaves", "", launches_do_not_grow_with_leaves,
+             leave_pool, NULL);
 #endif
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_device_tests(&t, argc, argv);
 }

@@ -135,25 +135,47 @@ static void check_pair(const char *routing, const char *tuning)
     check_curves(&second, &cpu, 5e-2, "in bf16");
 }
 
-static void every_pair(void **state)
+struct pair {
+    const char *routing, *tuning;
+};
+
+static void one_pair(void **item)
+{
+    const struct pair *p = *item;
+    check_pair(p->routing, p->tuning);
+}
+
+static struct toy toy;
+
+static int leave_order(void **state)
 {
     (void)state;
-    struct toy t;
-    toy_open(&t);
-    pairs_write_data(&t);
-    assert_int_equal(chdir(toy_path(t.base, "..")), 0);
+    device_order(0);
+    return 0;
+}
+
+static bool open_toy(void)
+{
+    if (!device_open()) return false;
+    toy_open(&toy);
+    pairs_write_data(&toy);
+    return chdir(toy_path(toy.base, "..")) == 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct device_tests t = {.open = open_toy};
+    static struct pair pairs[MOST_TESTS];
     for (int i = 0; routings[i]; i++) {
         for (int k = 0; tunings[k]; k++) {
             const char *routing = routings[i]->name, *tuning = tunings[k]->name;
-            if (worth_it(routing, tuning)) check_pair(routing, tuning);
+            if (!worth_it(routing, tuning)) continue;
+            struct pair *p = &pairs[t.count];
+            *p = (struct pair){routing, tuning};
+            add_test(&t, routing, tuning, one_pair, leave_order, p);
         }
     }
-    toy_close(&t);
-}
-
-int main(void)
-{
-    if (!device_open()) return SKIP;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_pair)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const int result = run_device_tests(&t, argc, argv);
+    if (toy.base[0]) toy_close(&toy);
+    return result;
 }

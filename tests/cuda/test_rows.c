@@ -242,15 +242,7 @@ static const struct ops_case cases[] = {
     CASE(norms),
 };
 
-static void as_on_the_cpu(void **unused)
+int main(int argc, char **argv)
 {
-    (void)unused;
-    run_cases(cases, sizeof cases / sizeof *cases);
-}
-
-int main(void)
-{
-    if (!device_open()) return SKIP;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(as_on_the_cpu)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_cases(cases, sizeof cases / sizeof *cases, argc, argv);
 }

@@ -2,6 +2,7 @@
 // device, and modes in which each test runs. On a machine without a GPU the tests are linked with kernels
 // compiled for the CPU (tests/emulate); with neither they are skipped.
 #pragma once
+#include "../cuda/run.h"
 #include "ops_test.h"
 
 #include <stdio.h>
@@ -30,14 +31,13 @@ static struct {
 static int device_pooled;
 static const struct ops *device;
 
-static inline int open_device(void **state)
+static inline bool open_device(void)
 {
-    (void)state;
     struct error err = {0};
     device = cuda_open(&err);
     if (!device) printf("skipped: %s\n", err.msg);
     cpu_configure(2, CPU_PRODUCTS_F32);
-    return 0;
+    return device != NULL;
 }
 
 static inline int release_device(void **state)
@@ -46,6 +46,7 @@ static inline int release_device(void **state)
         device_pooled--;
         device->release(device_pool[device_pooled].data, device_pool[device_pooled].bytes);
     }
+    set_mode(0);
     return release_all(state);
 }
 

@@ -103,23 +103,25 @@ static void one_shape(const struct shape *s, enum dtype t, size_t shift)
     check_lse(s, t, lse_on, lse);
 }
 
-static void test_attention(void **state)
+static void test_shape(void **item)
 {
-    if (!device) skip();
-    for (int i = 0; i < SHAPES; i++) {
-        for (enum dtype t = DTYPE_F32; t <= DTYPE_BF16; t++) {
-            set_mode((i + (int)t) % modes());
-            one_shape(&shapes[i], t, i % 4 == 1 ? dtype_size(t) : 0);
-            release_device(state);
-        }
+    const struct shape *s = *item;
+    const int i = (int)(s - shapes);
+    for (enum dtype t = DTYPE_F32; t <= DTYPE_BF16; t++) {
+        set_mode((i + (int)t) % modes());
+        one_shape(s, t, i % 4 == 1 ? dtype_size(t) : 0);
+        release_device(item);
     }
-    set_mode(0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_attention, release_device),
-    };
-    return cmocka_run_group_tests(tests, open_device, NULL);
+    static struct device_tests t = {.open = open_device};
+    for (int i = 0; i < SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        char name[32];
+        snprintf(name, sizeof name, "%d rows, heads of %d", (int)s->N, (int)s->D);
+        add_test(&t, "attention", name, test_shape, release_device, s);
+    }
+    return run_device_tests(&t, argc, argv);
 }

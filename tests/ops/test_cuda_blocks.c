@@ -126,12 +126,11 @@ static void scores(const struct scene *s, enum dtype t, enum dtype tx, struct te
     }
 }
 
-static void test_blocks(void **state)
+static void test_scene(void **item)
 {
     const enum dtype weights[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
-    if (!device) skip();
-    for (int i = 0; i < SCENES * 2; i++) {
-        const struct scene *s = &scenes[i / 2];
+    const struct scene *s = *item;
+    for (int i = 2 * (int)(s - scenes), end = i + 2; i < end; i++) {
         const enum dtype t = i % 2 ? DTYPE_BF16 : DTYPE_F32;
         const struct tensor offsets = s->count ? tensor_absent() : offsets_of(s->sizes, s->G);
         const int64_t R = s->count ? s->count : data_i32(offsets)[s->G];
@@ -143,15 +142,15 @@ static void test_blocks(void **state)
         for (int w = 0; w < 3; w++) {
             deltas(s, &l, t, weights[w]);
         }
-        release_device(state);
+        release_device(item);
     }
-    set_mode(0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_blocks, release_device),
-    };
-    return cmocka_run_group_tests(tests, open_device, NULL);
+    static struct device_tests t = {.open = open_device};
+    for (int i = 0; i < SCENES; i++) {
+        add_test(&t, "blocks", scenes[i].name, test_scene, release_device, &scenes[i]);
+    }
+    return run_device_tests(&t, argc, argv);
 }

@@ -187,49 +187,50 @@ static void expert_dweight(const struct shape *s, const struct types *t, bool ba
     }
 }
 
+typedef void expert_op(const struct shape *s, const struct types *t, bool back, int64_t first);
+
 // Types that tensor cores have in every mode and with both families, the others once.
-static void every_type(void **state,
-                       void (*op)(const struct shape *, const struct types *, bool, int64_t))
+static void every_type(const struct shape *s, expert_op *op)
 {
     const enum dtype weights[] = {DTYPE_BF16, DTYPE_F32, DTYPE_F16};
-    if (!device) skip();
-    for (int i = 0; i < SHAPES * 2 * modes(); i++) {
-        const struct shape *s = &shapes[i / 2 / modes()];
+    const int shape = (int)(s - shapes);
+    for (int n = 0; n < 2 * modes(); n++) {
+        const int i = 2 * modes() * shape + n;
         cuda_configure_products(i % 2 ? CUDA_PRODUCTS_PORTABLE : CUDA_PRODUCTS_AUTO);
         set_mode(i / 2 % modes());
         op(s, &(struct types){DTYPE_BF16, DTYPE_BF16}, i / 2 % 2, i / 2 % 2);
-        release_device(state);
+        release_device(NULL);
     }
-    for (int i = 0; i < SHAPES * 6; i++) {
+    for (int i = 6 * shape; i < 6 * shape + 6; i++) {
         const struct types t = {i % 2 ? DTYPE_BF16 : DTYPE_F32, weights[i / 2 % 3]};
         set_mode(i / 2 % modes());
-        op(&shapes[i / 6], &t, i % 4 == 1, i % 4 == 1 ? 2 : 0);
-        release_device(state);
+        op(s, &t, i % 4 == 1, i % 4 == 1 ? 2 : 0);
+        release_device(NULL);
     }
-    set_mode(0);
 }
 
-static void test_up(void **state)
+static void test_up(void **item)
 {
-    every_type(state, expert_up);
+    every_type(*item, expert_up);
 }
 
-static void test_dhidden(void **state)
+static void test_dhidden(void **item)
 {
-    every_type(state, expert_dhidden);
+    every_type(*item, expert_dhidden);
 }
 
-static void test_dweight(void **state)
+static void test_dweight(void **item)
 {
-    every_type(state, expert_dweight);
+    every_type(*item, expert_dweight);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_up, release_device),
-        cmocka_unit_test_teardown(test_dhidden, release_device),
-        cmocka_unit_test_teardown(test_dweight, release_device),
-    };
-    return cmocka_run_group_tests(tests, open_device, NULL);
+    static struct device_tests t = {.open = open_device};
+    for (int i = 0; i < SHAPES; i++) {
+        add_test(&t, "up", shapes[i].name, test_up, release_device, &shapes[i]);
+        add_test(&t, "dhidden", shapes[i].name, test_dhidden, release_device, &shapes[i]);
+        add_test(&t, "dweight", shapes[i].name, test_dweight, release_device, &shapes[i]);
+    }
+    return run_device_tests(&t, argc, argv);
 }

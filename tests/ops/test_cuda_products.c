@@ -83,50 +83,45 @@ static void weights_product(const struct shape *s, enum dtype tdy, enum dtype tx
     }
 }
 
-static void every_shape(void **state)
+static void every_type(const struct shape *s, enum cuda_products products)
 {
     const enum dtype weights[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
-    if (!device) skip();
-    for (int i = 0; i < SHAPES; i++) {
-        set_mode(i % modes());
-        for (enum dtype x = DTYPE_F32; x <= DTYPE_BF16; x++) {
-            for (enum dtype y = DTYPE_F32; y <= DTYPE_BF16; y++) {
-                weights_product(&shapes[i], y, x);
-                for (int w = 0; w < 3; w++) {
-                    rows_products(&shapes[i], &(struct types){x, weights[w], y});
-                }
-                release_device(state);
+    cuda_configure_products(products);
+    set_mode((int)(s - shapes) % modes());
+    for (enum dtype x = DTYPE_F32; x <= DTYPE_BF16; x++) {
+        for (enum dtype y = DTYPE_F32; y <= DTYPE_BF16; y++) {
+            weights_product(s, y, x);
+            for (int w = 0; w < 3; w++) {
+                rows_products(s, &(struct types){x, weights[w], y});
             }
+            release_device(NULL);
         }
     }
 }
 
-// The types of tensor cores, in every mode.
-static void test_modes(void **state)
+static void test_products(void **item)
 {
-    if (!device) skip();
-    for (int i = 0; i < SHAPES * modes() * 2; i++) {
-        const struct shape *s = &shapes[i / 2 / modes()];
+    every_type(*item, CUDA_PRODUCTS_AUTO);
+}
+
+static void test_portable(void **item)
+{
+    every_type(*item, CUDA_PRODUCTS_PORTABLE);
+}
+
+// The types of tensor cores, in every mode.
+static void test_modes(void **item)
+{
+    const struct shape *s = *item;
+    for (int n = 0; n < 2 * modes(); n++) {
+        const int i = 2 * modes() * (int)(s - shapes) + n;
         const struct types t = {DTYPE_BF16, DTYPE_BF16, i % 3 ? DTYPE_BF16 : DTYPE_F32};
         cuda_configure_products(i % 2 ? CUDA_PRODUCTS_PORTABLE : CUDA_PRODUCTS_AUTO);
         set_mode(i / 2 % modes());
         rows_products(s, &t);
         weights_product(s, DTYPE_BF16, DTYPE_BF16);
-        release_device(state);
+        release_device(NULL);
     }
-    set_mode(0);
-}
-
-static void test_products(void **state)
-{
-    cuda_configure_products(CUDA_PRODUCTS_AUTO);
-    every_shape(state);
-}
-
-static void test_portable_products(void **state)
-{
-    cuda_configure_products(CUDA_PRODUCTS_PORTABLE);
-    every_shape(state);
 }
 
 // Rows cut in parts, and a second call the same to the bit.
@@ -134,7 +129,6 @@ static void test_parts(void **state)
 {
     const struct shape s = {"parts", 2, 24, 40, {1501, 699}, 2300, 0};
     (void)state;
-    if (!device) skip();
     for (int i = 0; i < 2; i++) {
         cuda_configure_products(i ? CUDA_PRODUCTS_PORTABLE : CUDA_PRODUCTS_AUTO);
         weights_product(&s, DTYPE_F32, DTYPE_BF16);
@@ -146,7 +140,6 @@ static void test_matrices(void **state)
 {
     const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
     (void)state;
-    if (!device) skip();
     for (int i = 0; i < 18; i++) {
         struct two_banks w, a;
         cuda_configure_products(i / 9 ? CUDA_PRODUCTS_PORTABLE : CUDA_PRODUCTS_AUTO);
@@ -160,14 +153,16 @@ static void test_matrices(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_products, release_device),
-        cmocka_unit_test_teardown(test_modes, release_device),
-        cmocka_unit_test_teardown(test_portable_products, release_device),
-        cmocka_unit_test_teardown(test_parts, release_device),
-        cmocka_unit_test_teardown(test_matrices, release_device),
-    };
-    return cmocka_run_group_tests(tests, open_device, NULL);
+    static struct device_tests t = {.open = open_device};
+    for (int i = 0; i < SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        add_test(&t, "products", s->name, test_products, release_device, s);
+        add_test(&t, "portable", s->name, test_portable, release_device, s);
+        add_test(&t, "modes", s->name, test_modes, release_device, s);
+    }
+    add_test(&t, "parts", "", test_parts, release_device, NULL);
+    add_test(&t, "matrices", "", test_matrices, release_device, NULL);
+    return run_device_tests(&t, argc, argv);
 }
