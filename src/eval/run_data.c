@@ -67,13 +67,19 @@ static enum run_state state_of(const struct run_data *r)
     return is_there(r, "model") || is_there(r, "adapter") ? RUN_DONE : RUN_LOST;
 }
 
-// Objects, one a line, as eval --json prints them; or one over several lines.
+static bool is_blank(const char *line, size_t n)
+{
+    return strspn(line, " \t\r\n") >= n;
+}
+
+// Objects, one a line, as eval --json prints them; or one over several lines. The first line that is none is said.
 static void read_eval(struct run_data *r, const char *name)
 {
     char path[PATH_SIZE];
     char *text;
     size_t size;
     struct error err;
+    bool said = false;
     snprintf(path, sizeof path, "%s/%s", r->dir, name);
     if (!file_read(&text, &size, path, EVAL_LIMIT, &err)) {
         note(r, err.msg);
@@ -83,7 +89,12 @@ static void read_eval(struct run_data *r, const char *name)
     if (json_is_object(whole)) json_array_append_new(r->evals, json_pack("[sO]", name, whole));
     for (char *line = text; !whole && line && json_array_size(r->evals) < EVALS_AT_MOST;) {
         char *end = strchr(line, '\n');
-        json_t *o = json_parse(line, end ? (size_t)(end - line) : strlen(line), path, &err);
+        const size_t n = end ? (size_t)(end - line) : strlen(line);
+        json_t *o = json_parse(line, n, path, &err);
+        if (!o && !is_blank(line, n) && !said) {
+            note(r, err.msg);
+            said = true;
+        }
         if (json_is_object(o)) json_array_append_new(r->evals, json_pack("[sO]", name, o));
         json_decref(o);
         line = end ? end + 1 : NULL;

@@ -41,6 +41,7 @@ bool outcome_write(const char *out, const struct train_result *r, bool ok, struc
 {
     char path[4096];
     struct error why;
+    json_begin(); // what a value lacked for which the run failed, this one has
     json_t *o = json_object();
     const char *word = !ok                           ? "failed"
                        : r->outcome == TRAIN_STOPPED ? "stopped"

@@ -426,6 +426,8 @@ static void no_note_is_lost(void **unused)
     const char *dir = new_run("notes");
     put_steps(dir, 3, 1, 2, 1);
     put(dir, "run.json", "[]");
+    put(dir, "eval.json", "{\"task\": \"loss\",\n \"loss\": 2}");
+    put(dir, "eval.jsonl", "{\"task\": \"exact\"}\n{\"task\": \"math\"}\n");
     for (int64_t n = 1; !all; n++) {
         struct run_data r = {0};
         struct error err = {0};
@@ -434,7 +436,8 @@ static void no_note_is_lost(void **unused)
         const bool ok = run_data_read(&r, dir, &err);
         mem_fail_at(0, false);
         all = mem_count() - before < n;
-        if (ok) assert_true(json_array_size(r.notes) > 0);
+        const size_t notes = json_array_size(r.notes), evals = json_array_size(r.evals);
+        if (ok) assert_true(notes > 0 && (notes > 1 || evals == 3));
         if (!ok) assert_non_null(strstr(err.msg, "no memory"));
         run_data_free(&r);
     }

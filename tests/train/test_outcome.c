@@ -4,6 +4,7 @@
 
 #include "io/checkpoint.h"
 #include "io/json.h"
+#include "train/outcome.h"
 
 #include <signal.h>
 
@@ -219,6 +220,22 @@ static void stopped_and_failed_runs(void **unused)
     toy_close(&t);
 }
 
+// A run that ended for want of memory for a value says so: what that value lacks, this one has.
+static void a_lost_value_is_no_lost_outcome(void **unused)
+{
+    (void)unused;
+    struct error err = {.msg = "no memory for a part"};
+    const struct train_result failed = {.step = 5, .steps = 12};
+    const char *out = test_dir();
+    mem_fail_at(1, false);
+    assert_null(json_string("a part"));
+    mem_fail_at(0, false);
+    outcome_write(out, &failed, false, &err);
+    json_t *r = read_json(out, "result.json");
+    assert_string_equal(text(r, "error"), err.msg);
+    json_decref(r);
+}
+
 // Evaluated once before the first step, and nothing else of the run is another for it.
 static void the_loss_before(void **unused)
 {
@@ -310,6 +327,7 @@ int main(void)
         cmocka_unit_test(adapters_and_how_far),
         cmocka_unit_test(how_it_ended),
         cmocka_unit_test(stopped_and_failed_runs),
+        cmocka_unit_test(a_lost_value_is_no_lost_outcome),
         cmocka_unit_test(the_loss_before),
         cmocka_unit_test(what_each_expert_did),
     };
