@@ -5,8 +5,8 @@
 # over all sites, by file in proportion to their number: SAMPLE= (600), SEED= (1); SITES=FILE takes "FILE SITE" lines
 # instead, such as the survivors of an earlier run (BUILD/mutation/survivors). JOBS= mutants at a time (2).
 # A mutant is killed by a test that fails, crashes, is found at fault by a sanitizer, or takes ten times its time; the
-# tests stop at the first. One that does not compile does not count. Mutants run as `nobody`, so this takes root: one of
-# what removes folders may remove anything.
+# tests stop at the first, and those that do not come to the changed line (gcov) are not run. One that does not compile
+# does not count. Mutants run as `nobody`, so this takes root: one of what removes folders may remove anything.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=$(realpath "$1")
@@ -106,6 +106,42 @@ for m in base io routing fuzz; do
 done
 [ -s "$work/baseline" ] || exit 1
 
+# The lines that each program comes to, in lines/PROGRAM as FILE:LINE; what continues a line goes with it.
+covered=$work/covered
+covering="-O0 --coverage"
+cover_object() { # FILE
+    gcc $flags $covering -c "$1" -o "$covered/obj/$(basename "$(object "$1")")"
+}
+lines_of() { # PROGRAM - with the program's counters in a folder of its own
+    local name=$1 at=$covered/run/$1 file
+    rm -rf "$at"
+    mkdir -p "$at"
+    chown nobody "$at"
+    GCOV_PREFIX=$at GCOV_PREFIX_STRIP=99 run_program "$covered" "$name" 200
+    ln -sf "$covered"/obj/*.gcno "$at/"
+    for file in "$at"/*.gcda; do
+        gcov --stdout "$file" 2>/dev/null
+    done | awk -F: '
+        $3 == "Source" { file = $4; hit = 0; next }
+        $2 + 0 > 0 && file ~ /^src\// {
+            count = $1
+            gsub(/ /, "", count)
+            if (count != "-") hit = count !~ /^[#=]/
+            if (hit) print file ":" $2 + 0
+        }' | sort -u >"$work/lines/$name"
+    rm -rf "$at"
+}
+export covered covering
+export -f cover_object lines_of
+if [ -n "$(find "$work/lib/libmutant.so" "$work/baseline" -newer "$covered/done" 2>&1)" ]; then
+    rm -rf "$covered" "$work/lines"
+    mkdir -p "$covered/obj" "$work/lines"
+    printf '%s\n' "${sources[@]}" | xargs -P "$JOBS" -I{} bash -c 'cover_object {}' || exit 1
+    gcc -shared $sanitize --coverage -o "$covered/libmutant.so" "$covered"/obj/*.o $libraries || exit 1
+    cut -d' ' -f2 "$work/baseline" | xargs -P "$JOBS" -I{} bash -c 'lines_of {}'
+    touch "$covered/done"
+fi
+
 # The order for a mutant of a file: its module's programs and the replays, first those whose name has a word of the
 # file's, then by time. A base mutant that lives meets io's, too.
 order() { # FILE
@@ -134,7 +170,8 @@ try() { # FILE SITE LINE CHANGE
     for f in "$work"/obj/*.o; do [ "$f" = "$own" ] || others+=("$f"); done
     library "$dir" "${others[@]}" "$dir/mutant.o"
     while read -r took program; do
-        run_program "$dir" "$program" "$(awk -v t="$took" 'BEGIN { print int(10 * t) + 2 }')"
+        grep -qxF "$file:$3" "$work/lines/$program" || continue
+        run_program "$dir" "$program" "$(awk -v t="$took" 'BEGIN { print int(10 * t) + 2 }')" 2>/dev/null # "Aborted"
         status=$?
         [ $status -eq 0 ] && continue
         echo "$file $site killed $program $3 $4"

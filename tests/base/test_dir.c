@@ -112,7 +112,11 @@ static void the_nearest_folder_tells_what_can_be_written(void **state)
     check_ok(dir_writable(dir, &err), &err);
     check_ok(dir_writable(in_dir(0, "not/there/yet"), &err), &err);
     assert_false(file_exists(in_dir(0, "not"))); // nothing is made
+    char before[1024];
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(chdir(dir), 0);
     check_ok(dir_writable("not-there-either", &err), &err);
+    assert_int_equal(chdir(before), 0);
     write_text(in_dir(1, "file"), "x");
     check_error(dir_writable(at[1], &err), &err,
                 "file: not a folder that can be written: it is a file");
