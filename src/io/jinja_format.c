@@ -59,6 +59,8 @@ static void write_number(struct jrun *r, struct jout *o, struct jvalue v, struct
     j_defined(r, v);
     if (!j_number(v))
         j_fail(r, "%%%c format: a number is required, not %s", s->kind, j_type_name(v));
+    if (s->kind == 'x' && v.type == J_FLOAT)
+        j_fail(r, "%%x format: an integer is required, not float");
     if (s->kind == 'f') {
         snprintf(text, sizeof text, s->plus ? "%+.*f" : "%.*f", s->precision < 0 ? 6 : s->precision,
                  j_real(v));
