@@ -110,10 +110,11 @@ break-ops: setup
 	$(MAKE) all TARGETS="$(patsubst tests/ops/%.c,broken_%,$(filter-out tests/ops/test_cuda_%,$(wildcard tests/ops/test_*.c)))"
 	bash scripts/break-ops.sh $(BUILD)
 
-# SAMPLE= mutants drawn with SEED=; about a core-second each.
+# SAMPLE= mutants drawn with SEED=, a few core-seconds each; those that live meet the sanitizers.
 mutation: setup
+	$(MAKE) all TARGETS="cli support parity no_backend"
 	$(MAKE) all BUILD=$(BUILD)-asan TARGETS="cli support parity no_backend" CMAKE_ARGS="-DMOETUNE_SANITIZE=ON"
-	SAMPLE="$(SAMPLE)" SEED="$(SEED)" JOBS="$(JOBS)" bash scripts/mutation.sh $(BUILD)-asan
+	SAMPLE="$(SAMPLE)" SEED="$(SEED)" JOBS="$(JOBS)" bash scripts/mutation.sh $(BUILD) $(BUILD)-asan
 
 install: $(BUILD)/CMakeCache.txt
 	$(MAKE) all TARGETS=packaged

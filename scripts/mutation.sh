@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# mutation.sh BUILD - a mutation run over src/base, src/io and src/routing: the tests of these run over mutants of one
-# place each (tests/mutation/mutate.c says of which kinds), with the sanitizers if BUILD has them (a tenth of the speed,
-# and more is found). The sample is drawn at random
+# mutation.sh BUILD [SANITIZED] - a mutation run over src/base, src/io and src/routing: the tests of these run over
+# mutants of one place each (tests/mutation/mutate.c says of which kinds) in BUILD, and those that live once more in
+# SANITIZED, a build with the sanitizers: a tenth of the speed, and more is found. The sample is drawn at random
 # over all sites, by file in proportion to their number: SAMPLE= (600), SEED= (1); SITES=FILE takes "FILE SITE" lines
 # instead, such as the survivors of an earlier run (BUILD/mutation/survivors). JOBS= mutants at a time (2).
+# A run that was cut goes on where it was, unless a source or a test has changed since.
 # A mutant is killed by a test that fails, crashes, is found at fault by a sanitizer, or takes ten times its time; the
 # tests stop at the first, and those that do not come to the changed line (gcov) are not run. One that does not compile
 # does not count. Mutants run as `nobody`, so this takes root: one of what removes folders may remove anything.
@@ -12,7 +13,10 @@ cd "$(dirname "$0")/.."
 build=$(realpath "$1")
 work=$build/mutation
 mkdir -p "$work/obj" "$work/bin"
-rm -rf "$work"/job-* "$work"/results
+rm -rf "$work"/job-*
+stamp=$(find src tests -type f | LC_ALL=C sort | xargs -d "\n" cat | sha256sum)
+[ "$(cat "$work/stamp" 2>/dev/null)" = "$stamp" ] || rm -f "$work/results"
+echo "$stamp" >"$work/stamp"
 JOBS=${JOBS:-2}
 export work build ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=1:hard_rss_limit_mb=1500
 [ "$(id -u)" = 0 ] || { echo "mutation: needs root, to run mutants as nobody" >&2; exit 1; }
@@ -183,17 +187,24 @@ try() { # FILE SITE LINE CHANGE
 }
 export -f try
 
+# among 0 SITES FILE - the lines of FILE whose site is in SITES; among 1: the others.
+among() { awk -v other="$1" 'FILENAME == ARGV[1] { has[$1 " " $2]; next } (($1 " " $2) in has) != other' "$2" "$3"; }
 if [ -n "${SITES:-}" ]; then
-    "$work/mutate" list "${sources[@]}" | awk 'NR == FNR { want[$1 " " $2]; next } ($1 " " $2) in want' "$SITES" -
+    "$work/mutate" list "${sources[@]}" | among 0 "$SITES" -
 else
     "$work/mutate" sample "${SAMPLE:-600}" "${SEED:-1}" "${sources[@]}"
 fi >"$work/sample"
 # Interleaved, so that a run that is cut short has seen all files.
 shuffle() { awk '{ n[$1]++; print n[$1], NR, $0 }' | sort -k1n -k2n | cut -d' ' -f3-; }
-shuffle <"$work/sample" | while read -r file site line rest; do printf '%s\0%s\0%s\0%s\0' "$file" "$site" "$line" "$rest"; done |
-    xargs -0 -n 4 -P "$JOBS" bash -c 'try "$@"' - >"$work/results"
+touch "$work/results"
+among 1 "$work/results" "$work/sample" | shuffle | while read -r file site line rest; do printf '%s\0%s\0%s\0%s\0' "$file" "$site" "$line" "$rest"; done |
+    xargs -0 -n 4 -P "$JOBS" bash -c 'try "$@"' - >>"$work/results"
 
-grep SURVIVED "$work/results" | sort >"$work/survivors"
+among 0 "$work/sample" "$work/results" >"$work/these"
+grep SURVIVED "$work/these" | sort >"$work/survivors"
+[ $# -eq 1 ] || BEFORE=$work/these SITES=$work/survivors exec bash scripts/mutation.sh "$2"
+[ -z "${BEFORE:-}" ] || grep -v SURVIVED "$BEFORE" >>"$work/these"
+
 awk '{ split($1, part, "/"); m = part[2]; n[m]++; all++ }
     $3 == "killed" { killed[m]++; k++ }
     $3 == "nocompile" { no[m]++; c++ }
@@ -201,6 +212,6 @@ awk '{ split($1, part, "/"); m = part[2]; n[m]++; all++ }
         for (m in n) printf "%-8s %4d mutants, %3d do not compile, %4d killed: %.1f %%\n", m, n[m], no[m], killed[m],
             100 * killed[m] / (n[m] - no[m])
         printf "mutation: %d of %d mutants killed: %.1f %% (%d more do not compile)\n", k, all - c, 100 * k / (all - c), c
-    }' "$work/results" | sort
+    }' "$work/these" | sort
 echo "those that live: $work/survivors"
 awk '{ file = $1; line = $5; $1 = $2 = $3 = $4 = $5 = ""; print "  " file ":" line " " $0 }' "$work/survivors"
