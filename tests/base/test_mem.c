@@ -24,6 +24,20 @@ static void fails_when_told_to(void **state)
     mem_free(NULL);
 }
 
+// Who reads what a user wrote asks whether memory was to blame; it stays so.
+static void a_failure_is_remembered(void **state)
+{
+    (void)state;
+    void *p = mem_alloc(1), *q = mem_zalloc(1, 1);
+    assert_false(mem_ran_out());
+    mem_fail_at(1, false);
+    assert_null(mem_realloc(p, 2));
+    assert_true(mem_ran_out());
+    mem_free(p);
+    mem_free(q);
+    assert_true(mem_ran_out());
+}
+
 static void absurd_sizes_fail(void **state)
 {
     (void)state;
@@ -108,8 +122,11 @@ static void arrays_grow(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fails_when_told_to), cmocka_unit_test(absurd_sizes_fail),
-        cmocka_unit_test(strings_are_copied), cmocka_unit_test(buffers_grow),
+        cmocka_unit_test(a_failure_is_remembered), // first: before anything failed
+        cmocka_unit_test(fails_when_told_to),
+        cmocka_unit_test(absurd_sizes_fail),
+        cmocka_unit_test(strings_are_copied),
+        cmocka_unit_test(buffers_grow),
         cmocka_unit_test(arrays_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

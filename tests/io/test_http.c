@@ -81,12 +81,17 @@ static void what_is_no_request_is_refused(void **unused)
         "GET / HTTP/1.1\r\nHost : 127.0.0.1:8765\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: 127.0.0.1:8765\r\nnonsense\r\n\r\n",
         "GET / HTTP/1.1\r\n Host: 127.0.0.1:8765\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1:8765\r\n: nameless\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1:8765\r\nX Y: z\r\n\r\n",
+        "GET / http/1.1\r\nHost: 127.0.0.1:8765\r\n\r\n",
         "\x16\x03\x01\x02\r\n\r\n",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (ask(texts[i]) != HTTP_BAD) fail_msg("text %zu: %d", i, (int)ask(texts[i]));
     }
     assert_int_equal(http_request("GET \0", 5, 8765), HTTP_BAD);
+    assert_int_equal(http_request("\0", 1, 8765), HTTP_BAD);
+    assert_int_equal(http_request("", 0, 8765), HTTP_MORE);
 }
 
 static void a_head_has_a_limit(void **unused)
@@ -99,6 +104,10 @@ static void a_head_has_a_limit(void **unused)
     assert_int_equal(http_request(text, HTTP_REQUEST_LIMIT, 8765), HTTP_TOO_LARGE);
     memcpy(text + sizeof text - 4, "\r\n\r\n", 4);
     assert_int_equal(http_request(text, sizeof text, 8765), HTTP_TOO_LARGE);
+    memcpy(text + HTTP_REQUEST_LIMIT - 3, "\r\n\r\n", 4); // one byte more than there may be
+    assert_int_equal(http_request(text, sizeof text, 8765), HTTP_TOO_LARGE);
+    memcpy(text + HTTP_REQUEST_LIMIT - 4, "\r\n\r\n", 4);
+    assert_int_equal(http_request(text, sizeof text, 8765), HTTP_OK);
 }
 
 static void each_answer_has_its_words(void **unused)
