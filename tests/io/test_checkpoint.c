@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/checkpoint.h"
+#include "io/json.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -325,6 +326,11 @@ static void an_export_may_leave_things_out(void **state)
     check_ok(file_read(&text, &size, join(out, "config.json"), 100, &err), &err);
     assert_string_equal(text, "{\"a\": 2}");
     mem_free(text);
+    const struct st_entry *gone = checkpoint_find(&c, "layer.3.weight");
+    json_t *index = json_parse_file(join(out, index_file), 1 << 20, &err);
+    const json_t *total = json_object_get(json_object_get(index, "metadata"), "total_size");
+    assert_int_equal(json_integer_value(total), 192 - (int64_t)(gone->end - gone->begin));
+    json_decref(index);
     checkpoint_close(&again);
     checkpoint_close(&c);
 }

@@ -105,6 +105,58 @@ static void first_fit_fills_well(void **state)
     dataset_close(&d);
 }
 
+static void check_order(const struct packing *p, const int64_t *order, const int64_t *first,
+                        int64_t count)
+{
+    assert_int_equal(p->count, count);
+    for (int64_t i = 0; i <= count; i++) {
+        assert_int_equal(p->first[i], first[i]);
+    }
+    for (int64_t k = 0; k < first[count]; k++) {
+        assert_int_equal(p->order[k], order[k]);
+    }
+}
+
+// By hand: each goes into the first that has room, to the last token of it.
+static void first_fit_is_first_fit(void **state)
+{
+    (void)state;
+    static const int64_t length[] = {6, 5, 4, 5, 3, 8, 2}, order[] = {0, 2, 1, 3, 4, 6, 5};
+    static const int64_t first[] = {0, 2, 4, 6, 7};
+    struct dataset d = make_dataset(7, 9);
+    for (int i = 0; i < 7; i++) {
+        d.example[i].count = length[i];
+    }
+    struct packing p = pack(&d, 10, 0, false, 1, 0);
+    check_order(&p, order, first, 4);
+    packing_free(&p);
+    dataset_close(&d);
+}
+
+// 64 stand open: the 65th closes the oldest, though it had room for what comes next.
+static void so_many_stay_open(void **state)
+{
+    (void)state;
+    struct dataset d = make_dataset(66, 9);
+    for (int i = 0; i < 66; i++) {
+        d.example[i].count = i < 65 ? 6 : 4;
+    }
+    struct packing p = pack(&d, 10, 0, false, 1, 0);
+    assert_int_equal(p.count, 65);
+    assert_int_equal(p.first[1], 1); // the first alone
+    assert_int_equal(p.first[2], 3); // the second, and the last
+    assert_int_equal(p.order[1], 1);
+    assert_int_equal(p.order[2], 65);
+    packing_free(&p);
+    d.count = 64; // and 64 of them close none
+    d.example[63].count = 4;
+    p = pack(&d, 10, 0, false, 1, 0);
+    assert_int_equal(p.first[1], 2);
+    assert_int_equal(p.order[1], 63);
+    packing_free(&p);
+    dataset_close(&d);
+}
+
 static void the_order_is_the_seeds_and_the_epochs(void **state)
 {
     (void)state;
@@ -132,6 +184,14 @@ static void a_number_of_sequences_a_batch(void **state)
     packing_free(&p);
     p = pack(&d, 12, 4, true, 1, 0); // and never more than max_tokens
     assert_true(p.count > 3);
+    packing_free(&p);
+    for (int i = 0; i < 10; i++) {
+        d.example[i].count = 2 + i % 2;
+    }
+    p = pack(&d, 10, 9, false, 1, 0); // 2 + 3 + 2 + 3 fill one
+    check_order(&p, (const int64_t[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, (const int64_t[]){0, 4, 8, 10},
+                3);
+    assert_true(packing_fill(&p, &d, 100) == (double)d.n_tokens / 300);
     packing_free(&p);
     dataset_close(&d);
 }
@@ -181,6 +241,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_are_kept_apart),
         cmocka_unit_test(first_fit_fills_well),
+        cmocka_unit_test(first_fit_is_first_fit),
+        cmocka_unit_test(so_many_stay_open),
         cmocka_unit_test(the_order_is_the_seeds_and_the_epochs),
         cmocka_unit_test(a_number_of_sequences_a_batch),
         cmocka_unit_test(a_batch_holds_its_examples),
