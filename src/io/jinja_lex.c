@@ -150,6 +150,7 @@ static int64_t whole_number(struct lexer *x, const char *digits_text, int base)
     char *end;
     errno = 0;
     const long long value = strtoll(digits_text, &end, base);
+    if (!*digits_text) j_fail(x->r, "a number without digits");
     if (errno || *end) j_fail(x->r, "%.40s: a number beyond 64 bits", digits_text);
     return value;
 }
