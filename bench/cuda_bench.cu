@@ -1,8 +1,10 @@
 // bench/cuda_bench.cu - how fast the CUDA backend's products and attention are, in TFLOP/s, in one run beside
 // what the library does: one dense product of the same size (cuBLASLt, the fastest of its suggestions) and a
 // loop of one cuBLAS call a group with group sizes known to the host, which a training step could only have
-// by waiting for the device. Usage: cuda_bench [tokens]. Medians of several rounds; random data.
-#include "ops/cuda/matmul.h"
+// by waiting for the device. Usage: cuda_bench [tokens]. Medians of several rounds; random data. Before its time
+// counts each result is compared: products with the loop's, experts' joined ops with the single ones, attention in BF16
+// with that in F32. Ends with 1 if one was wrong.
+#include "cuda_bench.h"
 
 #include <cublasLt.h>
 #include <cublas_v2.h>
@@ -21,7 +23,7 @@ static cublasHandle_t blas;
 static cublasLtHandle_t lt;
 static void *workspace;
 
-static void expect(bool ok, const char *what)
+void expect(bool ok, const char *what)
 {
     if (ok) return;
     fprintf(stderr, "cuda_bench: %s failed\n", what);
@@ -29,7 +31,7 @@ static void expect(bool ok, const char *what)
 }
 
 // Median milliseconds of a piece of work on the backend's stream.
-static double milliseconds(const std::function<void()> &work)
+double milliseconds(const std::function<void()> &work)
 {
     std::vector<double> all;
     cudaEvent_t begin, end;
@@ -62,7 +64,7 @@ template <class T> static __global__ void fill(T *x, int64_t count, uint32_t see
     }
 }
 
-static struct tensor make(enum dtype t, int64_t rows, int64_t cols)
+struct tensor make(enum dtype t, int64_t rows, int64_t cols)
 {
     static uint32_t seed;
     struct tensor x = tensor_2d(NULL, t, rows, cols);
@@ -73,23 +75,74 @@ static struct tensor make(enum dtype t, int64_t rows, int64_t cols)
     return x;
 }
 
-static void drop(struct tensor x)
+void drop(struct tensor x)
 {
     cuda_ops.release(x.data, tensor_bytes(x));
+}
+
+struct tensor copy_of(struct tensor x, enum dtype t)
+{
+    struct tensor y = x;
+    y.dtype = t;
+    y.data = cuda_ops.allocate(tensor_bytes(y));
+    expect(y.data != NULL, "allocation");
+    cuda_ops.convert(y, x);
+    return y;
+}
+
+void poison(struct tensor x)
+{
+    expect(cudaMemsetAsync(x.data, 0xff, tensor_bytes(x), cuda_stream()) == cudaSuccess, "poison");
+}
+
+// sums += { |x - want|^2, |want|^2 }
+template <class T>
+static __global__ void distances(double *sums, const T *x, const T *want, int64_t count)
+{
+    double apart = 0, all = 0;
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        const double a = (double)to_float(x[i]), b = (double)to_float(want[i]);
+        apart += (a - b) * (a - b);
+        all += b * b;
+    }
+    apart = block_sum(apart);
+    all = block_sum(all);
+    if (threadIdx.x) return;
+    atomicAdd(&sums[0], apart);
+    atomicAdd(&sums[1], all);
+}
+
+static int wrong;
+
+int failures(void)
+{
+    return wrong;
+}
+
+bool same(const char *what, struct tensor x, struct tensor want, double limit)
+{
+    double sums[2] = {0, 0};
+    struct tensor t = make(DTYPE_F64, 1, 2);
+    cuda_ops.zero(t);
+    with_activation(want.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        LAUNCH((distances<T>), 1024, 256, 0, data<double>(t), data<T>(x), data<T>(want),
+               tensor_count(want));
+    });
+    cuda_ops.download(sums, t.data, sizeof sums);
+    drop(t);
+    const double off = sqrt(sums[0] / sums[1]);
+    if (off <= limit) return true; // not a number is not
+    printf("FAILED %s: off by %.2g, at most %.2g expected\n", what, off, limit);
+    wrong++;
+    return false;
 }
 
 enum product { FORWARD, DINPUT, DWEIGHT };
 static const char *const product_names[] = {"forward", "dinput", "dweight"};
 
-// A bank and its rows: x (R, cols), y (R, rows), G matrices (rows, cols) and their gradients.
-struct bank {
-    int64_t R, G, rows, cols;
-    struct tensor x, y, w, dw, offsets, table, dtable;
-    std::vector<int32_t> at;
-    struct matrices values, grads;
-};
-
-static struct tensor make_table(struct tensor w, int64_t G)
+struct tensor make_table(struct tensor w, int64_t G)
 {
     std::vector<char *> p;
     for (int64_t g = 0; g < G; g++) {
@@ -101,12 +154,13 @@ static struct tensor make_table(struct tensor w, int64_t G)
 }
 
 // Group sizes from half to one and a half of the mean, as a router gives.
-static void open_bank(struct bank *b, int64_t R, int64_t G, int64_t rows, int64_t cols)
+void open_bank(struct bank *b, int64_t R, int64_t G, int64_t rows, int64_t cols)
 {
     *b = {};
     b->R = R, b->G = G, b->rows = rows, b->cols = cols;
     b->x = make(DTYPE_BF16, R, cols);
     b->y = make(DTYPE_BF16, R, rows);
+    b->dx = make(DTYPE_BF16, R, cols);
     b->w = make(DTYPE_BF16, G * rows, cols);
     b->dw = make(DTYPE_F32, G * rows, cols);
     b->at.push_back(0);
@@ -123,9 +177,9 @@ static void open_bank(struct bank *b, int64_t R, int64_t G, int64_t rows, int64_
     b->grads = {G, rows, cols, DTYPE_F32, (void *const *)b->dtable.data};
 }
 
-static void close_bank(struct bank *b)
+void close_bank(struct bank *b)
 {
-    for (struct tensor t : {b->x, b->y, b->w, b->dw, b->offsets, b->table, b->dtable}) {
+    for (struct tensor t : {b->x, b->y, b->dx, b->w, b->dw, b->offsets, b->table, b->dtable}) {
         drop(t);
     }
 }
@@ -133,7 +187,7 @@ static void close_bank(struct bank *b)
 static void run_own(const struct bank *b, enum product p)
 {
     if (p == FORWARD) cuda_ops.matmul_forward(b->y, b->x, &b->values, b->offsets, false);
-    if (p == DINPUT) cuda_ops.matmul_dinput(b->x, b->y, &b->values, b->offsets, false);
+    if (p == DINPUT) cuda_ops.matmul_dinput(b->dx, b->y, &b->values, b->offsets, false);
     if (p == DWEIGHT) cuda_ops.matmul_dweight(&b->grads, b->y, b->x, b->offsets);
 }
 
@@ -153,12 +207,13 @@ static struct call library_call(const struct bank *b, enum product p, int64_t g,
 {
     const int64_t N = b->rows, K = b->cols;
     uint16_t *x = (uint16_t *)b->x.data + first * K, *y = (uint16_t *)b->y.data + first * N;
+    uint16_t *dx = (uint16_t *)b->dx.data + first * K;
     uint16_t *w = (uint16_t *)b->w.data + g * N * K;
     float *dw = (float *)b->dw.data + g * N * K;
     if (p == FORWARD)
         return {CUBLAS_OP_T, CUBLAS_OP_N, N, rows, K, K, K, N, w, x, y, CUDA_R_16BF, 0};
     if (p == DINPUT)
-        return {CUBLAS_OP_N, CUBLAS_OP_N, K, rows, N, K, N, K, w, y, x, CUDA_R_16BF, 0};
+        return {CUBLAS_OP_N, CUBLAS_OP_N, K, rows, N, K, N, K, w, y, dx, CUDA_R_16BF, 0};
     return {CUBLAS_OP_N, CUBLAS_OP_T, K, N, rows, K, N, K, x, y, dw, CUDA_R_32F, 1};
 }
 
@@ -236,6 +291,24 @@ static void print_times(const char *name, double flop, const struct times &t)
            name, t.own, scale / t.own, scale / t.portable, scale / t.loop, scale / t.dense);
 }
 
+// The kernels of both families against the library.
+static void compare(const char *name, const struct bank *b, enum product p)
+{
+    const struct tensor out = p == FORWARD ? b->y : p == DINPUT ? b->dx : b->dw;
+    cuda_ops.zero(out);
+    run_loop(b, p);
+    const struct tensor want = copy_of(out, out.dtype);
+    for (int portable = 0; portable < 2; portable++) {
+        char what[96];
+        snprintf(what, sizeof what, "%s, %s", name, portable ? "mma.sync" : "own");
+        cuda_configure_products(portable ? CUDA_PRODUCTS_PORTABLE : CUDA_PRODUCTS_AUTO);
+        p == DWEIGHT ? cuda_ops.zero(out) : poison(out); // weights' gradients are added to
+        run_own(b, p);
+        same(what, out, want, p == DWEIGHT ? 1e-4 : 4e-3);
+    }
+    drop(want);
+}
+
 // The three products of one bank; their times are added to `sum` `times` times.
 static void measure_bank(const char *name, const struct bank *b, struct times *sum, int times)
 {
@@ -243,140 +316,21 @@ static void measure_bank(const char *name, const struct bank *b, struct times *s
     for (int p = FORWARD; p <= DWEIGHT; p++) {
         const enum product kind = (enum product)p;
         struct times t = {};
+        char line[64];
+        snprintf(line, sizeof line, "%s %s", name, product_names[p]);
+        compare(line, b, kind);
         cuda_configure_products(CUDA_PRODUCTS_PORTABLE);
         t.portable = milliseconds([&] { run_own(b, kind); });
         cuda_configure_products(CUDA_PRODUCTS_AUTO);
         t.own = milliseconds([&] { run_own(b, kind); });
         t.loop = milliseconds([&] { run_loop(b, kind); });
         t.dense = dense(b, kind);
-        char line[64];
-        snprintf(line, sizeof line, "%s %s", name, product_names[p]);
         print_times(line, flop, t);
         sum->own += times * t.own;
         sum->portable += times * t.portable;
         sum->loop += times * t.loop;
         sum->dense += times * t.dense;
     }
-}
-
-// The experts of a layer: a route over the tokens, and the three banks, whose x and y are their rows.
-struct experts {
-    struct bank gate, up, down;
-    struct tensor dg, du; // where up's rows would lie, which are gate's
-    struct tensor x, dy, y, dx, expert, weight, dweight;
-    struct dispatch d;
-};
-
-static void open_experts(struct experts *l, int64_t N, int64_t E, int64_t K, int64_t C, int64_t F)
-{
-    std::vector<int32_t> expert;
-    for (int64_t n = 0; n < N; n++) { // K different ones, where E is no multiple of 3
-        for (int64_t s = 0; s < K; s++) {
-            expert.push_back((int32_t)((((uint32_t)n * 2654435761U >> 7) + 3 * s) % E));
-        }
-    }
-    open_bank(&l->gate, N * K, E, F, C);
-    open_bank(&l->up, N * K, E, F, C);
-    open_bank(&l->down, N * K, E, C, F);
-    expect(2 * F <= C, "experts of at most half the width");
-    l->dg = tensor_2d(l->up.x.data, DTYPE_BF16, N * K, F);
-    l->du = tensor_2d(data<uint16_t>(l->up.x) + N * K * F, DTYPE_BF16, N * K, F);
-    l->x = make(DTYPE_BF16, N, C), l->dy = make(DTYPE_BF16, N, C);
-    l->y = make(DTYPE_BF16, N, C), l->dx = make(DTYPE_BF16, N, C);
-    l->expert = make(DTYPE_I32, N, K);
-    cuda_ops.upload(l->expert.data, expert.data(), expert.size() * sizeof expert[0]);
-    l->weight = make(DTYPE_F32, N, K), l->dweight = make(DTYPE_F32, N, K);
-    l->d = {make(DTYPE_I32, 1, E + 1), make(DTYPE_I32, 1, N * K), make(DTYPE_I32, N, K)};
-    cuda_ops.dispatch(&l->d, l->expert, l->weight, false, 0);
-}
-
-static void close_experts(struct experts *l)
-{
-    for (struct bank *b : {&l->gate, &l->up, &l->down}) {
-        close_bank(b);
-    }
-    for (struct tensor t : {l->x, l->dy, l->y, l->dx, l->expert, l->weight, l->dweight,
-                            l->d.offsets, l->d.slot, l->d.row}) {
-        drop(t);
-    }
-}
-
-// The parts of a layer that ops join, by those or by the single ones that they stand for (model/moe.c).
-static void run_up(const struct experts *l, bool joined)
-{
-    const struct expert_hidden out = {l->gate.y, l->up.y, l->down.x};
-    if (joined) {
-        cuda_ops.expert_up(&out, l->x, &l->gate.values, &l->up.values, l->weight, &l->d);
-        return;
-    }
-    cuda_ops.gather_tokens(l->gate.x, l->x, &l->d);
-    cuda_ops.matmul_forward(out.g, l->gate.x, &l->gate.values, l->d.offsets, false);
-    cuda_ops.matmul_forward(out.u, l->gate.x, &l->up.values, l->d.offsets, false);
-    cuda_ops.swiglu_forward(out.a, out.g, out.u, l->weight, &l->d);
-}
-
-static void run_dhidden(const struct experts *l, bool joined)
-{
-    const struct swiglu_grads out = {l->dg, l->du, l->down.x, l->dweight};
-    const struct tensor g = l->gate.y, u = l->up.y;
-    if (joined) {
-        cuda_ops.zero(l->dweight);
-        cuda_ops.expert_dhidden(&out, l->dy, &l->down.values, g, u, l->weight, &l->d);
-        return;
-    }
-    cuda_ops.gather_tokens(l->down.y, l->dy, &l->d);
-    cuda_ops.matmul_dinput(out.a, l->down.y, &l->down.values, l->d.offsets, false);
-    cuda_ops.swiglu_backward(&out, out.a, g, u, l->weight, &l->d);
-}
-
-static void run_dweights(const struct experts *l, bool joined) // after run_dhidden
-{
-    if (joined) {
-        cuda_ops.expert_dweight(&l->down.grads, l->dy, l->down.x, &l->d, true);
-        cuda_ops.expert_dweight(&l->gate.grads, l->dg, l->x, &l->d, false);
-        cuda_ops.expert_dweight(&l->up.grads, l->du, l->x, &l->d, false);
-        return;
-    }
-    cuda_ops.matmul_dweight(&l->down.grads, l->down.y, l->down.x, l->d.offsets);
-    cuda_ops.gather_tokens(l->gate.x, l->x, &l->d);
-    cuda_ops.matmul_dweight(&l->gate.grads, l->dg, l->gate.x, l->d.offsets);
-    cuda_ops.matmul_dweight(&l->up.grads, l->du, l->gate.x, l->d.offsets);
-}
-
-static void run_experts(const struct experts *l, bool joined)
-{
-    cuda_ops.dispatch(&l->d, l->expert, l->weight, false, 0);
-    run_up(l, joined);
-    cuda_ops.matmul_forward(l->down.y, l->down.x, &l->down.values, l->d.offsets, false);
-    cuda_ops.combine_slots(l->y, l->down.y, &l->d, false);
-    run_dhidden(l, joined);
-    run_dweights(l, joined);
-    cuda_ops.matmul_dinput(l->gate.x, l->dg, &l->gate.values, l->d.offsets, false);
-    cuda_ops.matmul_dinput(l->gate.x, l->du, &l->up.values, l->d.offsets, true);
-    cuda_ops.combine_slots(l->dx, l->gate.x, &l->d, false);
-}
-
-// Without the router's own products.
-static void measure_experts(int64_t N, int64_t E, int64_t K, int64_t C, int64_t F)
-{
-    static const struct {
-        const char *name;
-        void (*run)(const struct experts *l, bool joined);
-        double products; // of (tokens K, C, F)
-    } parts[] = {{"up", run_up, 2},
-                 {"dhidden", run_dhidden, 1},
-                 {"dweights", run_dweights, 3},
-                 {"forward and backward", run_experts, 9}};
-    struct experts l;
-    open_experts(&l, N, E, K, C, F);
-    for (const auto &part : parts) {
-        const double flop = 2 * part.products * (double)(N * K) * (double)C * (double)F;
-        const double joined = milliseconds([&] { part.run(&l, true); });
-        const double single = milliseconds([&] { part.run(&l, false); });
-        printf("  experts, %-20s joined ops %8.3f ms %6.1f, single ops %8.3f ms %6.1f TFLOP/s\n",
-               part.name, joined, flop / joined * 1e-9, single, flop / single * 1e-9);
-    }
-    close_experts(&l);
 }
 
 // gate and up (F, C) and down (C, F) of E experts, K of them for each token.
@@ -397,38 +351,6 @@ static void measure_layer(const char *name, int64_t tokens, int64_t E, int64_t K
     measure_experts(tokens, E, K, C, F);
 }
 
-static void measure_attention(int64_t N, int64_t T, int64_t H, int64_t G, int64_t D)
-{
-    const struct tensor q = make(DTYPE_BF16, N, H * D), k = make(DTYPE_BF16, N, G * D),
-                        v = make(DTYPE_BF16, N, G * D);
-    const struct tensor o = make(DTYPE_BF16, N, H * D), lse = make(DTYPE_F32, N, H),
-                        dout = make(DTYPE_BF16, N, H * D);
-    const struct tensor dq = make(DTYPE_BF16, N, H * D), dk = make(DTYPE_BF16, N, G * D);
-    const struct tensor dv = make(DTYPE_BF16, N, G * D), span = make(DTYPE_I32, N, 2);
-    std::vector<int32_t> spans;
-    for (int64_t n = 0; n < N; n++) {
-        spans.push_back((int32_t)(n / T * T));
-        spans.push_back((int32_t)n);
-    }
-    cuda_ops.upload(span.data, spans.data(), spans.size() * sizeof spans[0]);
-    const struct attention_grads d = {dq, dk, dv};
-    const struct attention_saved s = {dout, o, lse, q, k, v};
-    const float scale = 1.0f / sqrtf((float)D);
-    const double product = (double)N * (double)T * (double)(H * D); // 2 N T D H, causal: half
-    const double forward =
-        milliseconds([&] { cuda_ops.attention_forward(o, lse, q, k, v, span, D, scale); });
-    const double backward =
-        milliseconds([&] { cuda_ops.attention_backward(&d, &s, span, D, scale); });
-    printf("attention: %d rows in documents of %d, heads %d/%d of %d: forward %.3f ms %.1f, "
-           "backward %.3f ms %.1f "
-           "TFLOP/s\n",
-           (int)N, (int)T, (int)H, (int)G, (int)D, forward, 2 * product / forward * 1e-9, backward,
-           5 * product / backward * 1e-9);
-    for (struct tensor t : {q, k, v, o, lse, dout, dq, dk, dv, span}) {
-        drop(t);
-    }
-}
-
 int main(int argc, char **argv)
 {
     struct error err = {};
@@ -445,6 +367,7 @@ int main(int argc, char **argv)
     cublasSetStream(blas, cuda_stream());
     cublasSetWorkspace(blas, workspace, WORKSPACE);
     printf("%s, %d multiprocessors\n", cuda_ops.name, cuda_processors());
+    measure_copies();
     measure_layer("OLMoE-1B-7B", tokens, 64, 8, 2048, 1024);
     measure_layer("Qwen3-30B-A3B", tokens, 128, 8, 2048, 768);
     for (int64_t D : {64, 128, 256}) {
@@ -453,5 +376,5 @@ int main(int argc, char **argv)
     measure_attention(16384, 4096, 32, 4, 128);
     measure_attention(16384, 512, 32, 4, 128);
     expect(cuda_ops.check(&err), err.msg);
-    return 0;
+    return failures() != 0;
 }
