@@ -19,7 +19,7 @@
 #   WORK=DIR        42 GB for models (/dev/shm, where there is room, else TMPDIR)
 #   DEVICE=cuda     cpu: to try the script; MODELS=DIR: configurations of smaller models (bench)
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 out=${OUT:-build-gpu/results}
 budget=${BUDGET:-570}
 device=${DEVICE:-cuda}
