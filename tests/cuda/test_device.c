@@ -96,12 +96,14 @@ static void a_launch_is_named(void **state)
                "needs 129 KB of shared memory for a block; the device has 99 KB");
 }
 
-static int64_t launches_at[3]; // of the last run, when each step is over and not yet saved
+static int64_t launches_at[3],
+    waits_at[3]; // of the last run, when each step is over and not yet saved
 
 static void stepped(void *user, const struct train_step *s)
 {
     (void)user;
     launches_at[s->step - 1] = emulate_launches();
+    waits_at[s->step - 1] = emulate_waits();
 }
 
 static bool train(const char *out, const char *more, struct error *err)
@@ -161,6 +163,27 @@ static void too_little_memory_is_said_before_the_load(void **state)
     emulate_set_device(1, 90, (size_t)8 << 30, 13000);
 }
 
+// Memory has grown by then. The norm, the loss, and what metrics.jsonl gathers: never a micro-batch.
+static void a_step_waits_as_often_whatever_it_holds(void **state)
+{
+    static const char *const routing[] = {"topk", "aux", "bias", "densemixer"};
+    (void)state;
+    struct error err = {""};
+    for (int i = 0; i < 4; i++) {
+        int64_t waits[2];
+        for (int many = 0; many < 2; many++) {
+            char more[128];
+            snprintf(more, sizeof more, "--routing %s --accumulate %d --save-every 0 --overwrite",
+                     routing[i], many ? 3 : 1);
+            check_ok(train("waits", more, &err), &err);
+            waits[many] = waits_at[2] - waits_at[1];
+        }
+        assert_int_equal(waits[0], waits[1]);
+        assert_in_range(waits[0], 1,
+                        i ? 12 : 3); // a bias and its telemetry lie apart in each layer
+    }
+}
+
 // The run ends with one line, and goes on from its newest checkpoint, on a CPU here.
 static void a_lost_device_keeps_the_last_checkpoint(void **state)
 {
@@ -191,6 +214,7 @@ int main(void)
         cmocka_unit_test(a_launch_is_named),
         cmocka_unit_test(bench_says_what_the_device_held),
         cmocka_unit_test(too_little_memory_is_said_before_the_load),
+        cmocka_unit_test(a_step_waits_as_often_whatever_it_holds),
         cmocka_unit_test(a_lost_device_keeps_the_last_checkpoint),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

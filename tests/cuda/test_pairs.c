@@ -1,7 +1,6 @@
 // tests/cuda/test_pairs.c - every routing with every tuning trained on the device and on the CPU: the losses
 // agree step by step, a second run on the device (emulated: with another order of threads) and one that was
-// stopped end with the same bytes, the merged result scores as the unmerged, and no step waits for the device
-// more than it must.
+// stopped end with the same bytes, and the merged result scores as the unmerged.
 #include "../cli/pairs.h"
 #include "device.h"
 
