@@ -124,7 +124,6 @@ static bool steps(struct bench_result *out, struct model *m, const struct batch 
                   struct error *err)
 {
     struct optimizer o;
-    if (!model_allocate(m, err)) return false;
     bool ok = optimizer_open(&o, m->setup.ops, &m->leaves, err);
     out->forward_flops = forward_flops(&m->config, b);
     int64_t n = 0;
@@ -156,7 +155,9 @@ static bool measure_steps(struct bench_result *out, const struct bench_job *job,
     o.config.routing_options.without_telemetry = !job->telemetry;
     if (!setup_model(&setup, &o, true, err)) return false;
     setup.max_tokens = o.config.tokens;
-    bool ok = model_open(&m, &setup, err);
+    const double start = monotonic_seconds();
+    bool ok = model_open(&m, &setup, err) && model_allocate(&m, err);
+    out->load_seconds = monotonic_seconds() - start;
     ok = ok && random_batch(&b, &o.config, m.config.vocab, err);
     ok = ok && steps(out, &m, &b, err);
     batch_free(&b);

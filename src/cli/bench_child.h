@@ -21,6 +21,7 @@ struct bench_result { // what a child writes into its pipe
     double gflops;        // the yardstick
     double forward_flops; // of the topk forward's products
     double seconds[BENCH_STEPS];
+    double load_seconds; // until the weights are where the backend computes
     // Of a device's memory: most that was held, and what the plan says; 0: the backend has none of its own.
     int64_t device_peak, device_plan;
 };

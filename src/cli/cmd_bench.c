@@ -21,7 +21,7 @@ enum { ROUNDS = 2, SAMPLE_MS = 5 };
 struct combination {
     const char *routing, *tuning;
     bool telemetry;
-    double seconds[ROUNDS * BENCH_STEPS], forward_flops;
+    double seconds[ROUNDS * BENCH_STEPS], forward_flops, load_seconds;
     int64_t peak; // bytes
     int64_t device_peak, device_plan;
 };
@@ -174,6 +174,7 @@ static bool report(const struct bench *b, const struct combination *c, struct er
     json_object_set_new(j, "model_gflops", json_real(3e-9 * c->forward_flops / seconds));
     json_object_set_new(j, "best_matmul_gflops", json_real(b->gflops));
     json_object_set_new(j, "share_of_best", json_real(share));
+    json_object_set_new(j, "load_seconds", json_real(c->load_seconds));
     json_object_set_new(j, "peak_private_bytes", json_integer(c->peak));
     if (c->device_plan) {
         json_object_set_new(j, "peak_device_bytes", json_integer(c->device_peak));
@@ -240,6 +241,7 @@ static bool measure(struct bench *b, struct error *err)
             }
             memcpy(c->seconds + round * BENCH_STEPS, result.seconds, sizeof result.seconds);
             c->forward_flops = result.forward_flops;
+            c->load_seconds = result.load_seconds;
             if (result.device_peak > c->device_peak) c->device_peak = result.device_peak;
             c->device_plan = result.device_plan;
         }

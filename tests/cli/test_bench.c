@@ -19,6 +19,7 @@ static double forward_flops(const struct toy *t, int tokens, int sequence)
     const struct bench_job job = {BENCH_TRAINING, &o, o.config.model, "topk", "full", true};
     bench_measure(&r, &job);
     check_ok(r.ok, &r.err);
+    assert_true(r.load_seconds > 0);
     for (int i = 0; i < BENCH_STEPS; i++) {
         assert_true(r.seconds[i] > 0);
     }
