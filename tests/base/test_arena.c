@@ -107,7 +107,10 @@ static void views_know_their_rows(void **state)
     assert_int_equal(tensor_count(t), 12);
     assert_int_equal(tensor_bytes(rows), 24);
     assert_true(row_f32(rows, 1)[2] == 8);
+    assert_ptr_equal(tensor_rows(t, 0, 2).data, x);
+    assert_int_equal(tensor_rows(t, 0, 4).dim[0], 4);
     assert_int_equal(tensor_rows(t, 4, 0).dim[0], 0);
+    assert_int_equal(tensor_rows(tensor_2d(x, DTYPE_F32, 0, 3), 0, 0).dim[0], 0); // of none
     assert_int_equal(tensor_reshape_2d(t, 2, 6).dim[1], 6);
     assert_int_equal(tensor_count(tensor_make(NULL, DTYPE_F32, 0, NULL)), 1); // a scalar
     assert_null(tensor_absent().data);

@@ -84,6 +84,25 @@ static void a_failure_is_one_line_with_its_place(void **state)
     refuses("{{ namespace(_x=1) }}", "starts with _");
 }
 
+// The line of the part that fails, in whatever stands over several.
+static void the_line_is_that_of_what_fails(void **state)
+{
+    (void)state;
+    refuses("{% set\n\n a, b = [1, 2, 3] %}", "T:3: cannot unpack 3 values into 2 names");
+    refuses("{% for\n\na, b in [[1]] %}{% endfor %}", "T:3: cannot unpack 1 values into 2 names");
+    refuses("{{ [1,\n2,\n1 / 0] }}", "T:3: division by zero");
+    refuses("\n{% if 1 %}\n{{ 1 / 0 }}{% endif %}", "T:3: division by zero");
+    refuses("{% if 1 %}\n\n{% elif 1 %}{% endif %}{{\n'a'.index('b') }}", "T:4: substring");
+    refuses("{% macro m() %}\n{{ 1 / 0 }}{% endmacro %}\n\n{{ m() }}", "T:2: division by zero");
+    refuses("{# a\nb #}{{ 1 / 0 }}", "T:2: division by zero");
+    refuses("{{ 'a\nb' }}{{ 1 / 0 }}", "T:2: division by zero");
+    refuses("{% raw %}\n\n{% endraw %}{{ 1 / 0 }}", "T:3: division by zero");
+    refuses("a\r\nb\rc\n{{ 1 / 0 }}", "T:4: division by zero");
+    refuses("{%- if 1 -%}\n\n{{ nothing\n.x.y }}{% endif %}", "T:3: 'nothing' is undefined");
+    refuses("\n{{ 1 | nofilter(\n2) }}", "T:2: no filter named 'nofilter'");
+    refuses("\n\n{% unknown\n %}", "T:3: unknown statement 'unknown'");
+}
+
 static void a_limit_ends_what_would_not_end(void **state)
 {
     (void)state;
@@ -240,6 +259,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_at_the_edge),
         cmocka_unit_test(a_failure_is_one_line_with_its_place),
+        cmocka_unit_test(the_line_is_that_of_what_fails),
         cmocka_unit_test(a_limit_ends_what_would_not_end),
         cmocka_unit_test(limits_can_be_given),
         cmocka_unit_test(runs_out_of_memory_cleanly),
