@@ -219,8 +219,8 @@ static void print_memory(FILE *f, const struct plan *p)
         fprintf(f, "%s free%s\n", format_bytes(text, p->device_free),
                 p->device_bytes > p->device_free ? ": it does not fit" : "");
     }
-    fprintf(f, "disk: at most %s (%" PRId64 " checkpoints of ", format_bytes(text, p->disk),
-            p->checkpoints);
+    fprintf(f, "disk: at most %s (%" PRId64 " checkpoint%s of ", format_bytes(text, p->disk),
+            p->checkpoints, p->checkpoints == 1 ? "" : "s");
     fprintf(f, "%s, the result %s)", format_bytes(text, p->checkpoint_bytes),
             format_bytes(other, p->export_bytes));
     if (p->disk_free >= 0) {

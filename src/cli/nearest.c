@@ -40,7 +40,7 @@ const char *nearest_name(const char *word, const char *(*next)(void *user, int64
     return best;
 }
 
-// The options of a command, one after another: `next` is asked in order, so that each row is looked at once.
+// "help" and the options of a command, one after another: `next` is asked in order, so that each row is looked at once.
 struct rows {
     enum command command;
     int64_t row, count;
@@ -49,7 +49,7 @@ struct rows {
 static const char *next_option(void *user, int64_t i)
 {
     struct rows *r = user;
-    (void)i;
+    if (i == 0) return "help";
     while (r->row < r->count) {
         const struct option *row = option_at(r->row++);
         if (option_in(row, r->command)) return row->name;
@@ -59,5 +59,7 @@ static const char *next_option(void *user, int64_t i)
 
 const char *nearest_option(enum command c, const char *word)
 {
+    const char *here = foreign_option(c, word);
+    if (here) return here;
     return nearest_name(word, next_option, &(struct rows){c, 0, option_count()});
 }

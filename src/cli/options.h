@@ -187,7 +187,11 @@ bool options_read_yaml(struct options *o, const char *text, size_t size, const c
 
 // The name among `names` (NULL-terminated by next returning NULL) nearest to `word`, or NULL.
 const char *nearest_name(const char *word, const char *(*next)(void *user, int64_t i), void *user);
+// What was meant by an option that `c` does not have: what another program's name is here (cli/foreign.c), or the nearest
+// name, "help" too; or NULL.
 const char *nearest_option(enum command c, const char *word);
+const char *foreign_option(enum command c, const char *word);
+const char *foreign_at(int64_t i, const char **here); // the table; NULL after the last
 
 // A whole number, or a real one, independent of the locale: all of the text, nothing else, in range.
 bool parse_int(const char *text, double min, double max, int64_t *out);

@@ -143,7 +143,7 @@ static const struct option rows[] = {
      .unit = "FILE"},
     {"shard-mb", OPTION_INT, GROUP_OUTPUT, INIT, FIELD(shard_mb), "5000",
      .help = "largest safetensors file", .unit = "MIB", .min = 1, .max = 1e9},
-    {"overwrite", OPTION_BOOL, GROUP_OUTPUT, INIT, FIELD(overwrite), "false",
+    {"overwrite", OPTION_BOOL, GROUP_OUTPUT, INIT | MERGE, FIELD(overwrite), "false",
      .help = "replace the model that --out holds"},
     {"gradients", OPTION_BOOL, GROUP_OUTPUT, DUMP, FIELD(gradients), "false",
      .help = "also the gradient of every weight that learns"},

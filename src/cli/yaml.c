@@ -100,7 +100,8 @@ static bool find_row(const struct reader *r, struct options *o, const char *key,
     if (*row && strcmp(name, "config") != 0) return true; // a file does not name another
     char near[64];
     const char *nearest = nearest_option(o->command, name);
-    snprintf(near, sizeof near, "%s", nearest ? nearest : "");
+    const bool known = nearest && strcmp(nearest, "help") != 0; // which a file cannot ask for
+    snprintf(near, sizeof near, "%s", known ? nearest : "");
     for (char *p = near; *p; p++) {
         *p = *p == '-' ? '_' : *p;
     }

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "io/folders.h"
 #include "io/json.h"
 #include "model/family.h"
 #include "model/remote.h"
@@ -412,6 +413,7 @@ bool family_read_config(const struct family **family, struct model_config *c, co
                         struct error *err)
 {
     char path[4096];
-    return path_join(path, sizeof path, dir, "config.json", err) &&
+    return folder_check(dir, FOLDER_MODEL, err) &&
+           path_join(path, sizeof path, dir, "config.json", err) &&
            family_read_config_file(family, c, path, err) && read_generation_config(c, dir, err);
 }

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "io/folders.h"
 #include "io/json.h"
 #include "model/shapes.h"
 
@@ -278,32 +279,26 @@ static bool write_config(const struct maker *m, json_t *config, struct error *er
     return same ? file_write(path, m->text, m->text_size, err) : json_write_file(path, config, err);
 }
 
-static bool is_model_file(const char *name)
+static bool remove_model(const char *dir, struct error *err)
 {
-    const size_t n = strlen(name);
-    return !strcmp(name, "config.json") || !strcmp(name, "model.safetensors.index.json") ||
-           (!strncmp(name, "model", 5) && n > 12 && !strcmp(name + n - 12, ".safetensors"));
-}
-
-static bool clear_one(const struct maker *m, const char *name, struct error *err)
-{
+    struct dir_names n;
     char path[4096];
-    if (!is_model_file(name)) return true;
-    if (!m->options->overwrite) return fail(err, "%s: holds a model (%s)", m->options->out, name);
-    if (!path_join(path, sizeof path, m->options->out, name, err)) return false;
-    return unlink(path) == 0 || fail(err, "%s: cannot remove: %s", path, strerror(errno));
+    if (!dir_list(&n, dir, err)) return false;
+    bool ok = true;
+    for (int64_t i = 0; ok && i < n.count; i++) {
+        if (!is_model_file(n.name[i])) continue;
+        ok = path_join(path, sizeof path, dir, n.name[i], err) &&
+             (unlink(path) == 0 || fail(err, "%s: cannot remove: %s", path, strerror(errno)));
+    }
+    dir_names_free(&n);
+    return ok;
 }
 
 static bool clear_folder(const struct maker *m, struct error *err)
 {
-    struct dir_names n;
-    if (!dir_make(m->options->out, err) || !dir_list(&n, m->options->out, err)) return false;
-    bool ok = true;
-    for (int64_t i = 0; ok && i < n.count; i++) {
-        ok = clear_one(m, n.name[i], err);
-    }
-    dir_names_free(&n);
-    return ok;
+    const char *out = m->options->out;
+    if (!m->options->overwrite && !folder_has_no_model(out, err)) return false;
+    return dir_make(out, err) && remove_model(out, err);
 }
 
 static bool choose_dtype(struct maker *m, const json_t *config, struct error *err)

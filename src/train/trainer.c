@@ -215,9 +215,9 @@ static bool check_disk(const struct trainer *t, struct error *err)
     mem_free(p.module);
     if (available < 0 || need <= available) return true;
     return fail(err,
-                "%s: %.1f MiB free, %.1f MiB expected (%" PRId64 " checkpoints of %.1f MiB, the "
+                "%s: %.1f MiB free, %.1f MiB expected (%" PRId64 " checkpoint%s of %.1f MiB, the "
                 "result of %.1f MiB)",
-                t->run->out, available / 0x1p20, need / 0x1p20, more,
+                t->run->out, available / 0x1p20, need / 0x1p20, more, more == 1 ? "" : "s",
                 (double)p.checkpoint_bytes / 0x1p20, (double)p.export_bytes / 0x1p20);
 }
 

@@ -3,6 +3,7 @@
 #include "tuning/tuning.h"
 
 #include "base/mem.h"
+#include "io/folders.h"
 #include "tuning/policies.h"
 
 #include <inttypes.h>
@@ -31,7 +32,8 @@ bool tuning_of_adapter(const struct tuning **t, struct tuning_options *r, const 
         if (!tunings[i]->format->read(&mine, r, dir, err)) return false;
         if (mine) return true;
     }
-    return fail(err, "%s: no adapter that is known here", dir);
+    return folder_check(dir, FOLDER_ADAPTER, err) &&
+           fail(err, "%s: no adapter that is known here", dir);
 }
 
 bool glob_match(const char *pattern, const char *name)

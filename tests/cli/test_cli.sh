@@ -32,7 +32,7 @@ for command in train eval generate plan inspect init dump tokenize bench experts
     ok $command --help
     says ok.txt "usage: moetune $command"
     expect 2 "unknown option --bogus" $command --bogus 1
-    [ $command = bench ] || [ $command = init ] || expect 1 "nowhere/" $command --model nowhere \
+    [ $command = bench ] || [ $command = init ] || expect 1 "nowhere" $command --model nowhere \
         $(case $command in
             train) echo --data d.jsonl --out o ;;
             plan | eval | experts) echo --data d.jsonl ;;
@@ -135,6 +135,11 @@ says chosen.json '"shared_experts": false'
 ok train --config run.yaml --tuning esft --esft-config chosen.json --max-steps 2 --out esft
 ok eval --model base --adapter esft/adapter --data data.jsonl --json
 ok merge --model base --adapter esft/adapter --out esft-merged
+expect 1 "esft-merged: holds a model (config.json); --overwrite replaces it" \
+    merge --model base --adapter esft/adapter --out esft-merged
+ok merge --model base --adapter esft/adapter --out esft-merged --overwrite
+expect 1 "esft: the folder of a run; it left an adapter, esft/adapter" train --model esft --data data.jsonl --out new
+expect 1 "base: a model, not an adapter" merge --model base --adapter base --out new
 ok experts --from-log "$repo/tests/fixtures/esft/log" --select esft --score gate --top-p 0.45 --out gate.json
 [ "$(tr -d ' \n' <gate.json)" = "$(tr -d ' \n' <"$repo/tests/fixtures/esft/gate.json")" ] ||
     complain "experts: not the choice of gate.json: $(cat gate.json)"
@@ -174,7 +179,7 @@ expect 2 "--routing: found 'best'" bench --config config.json --routing best
 expect 1 "none.json" bench --config none.json --quiet
 expect 2 "--config or --model, one of them" bench --quiet
 expect 2 "--config or --model, one of them" bench --config config.json --model base --quiet
-expect 1 "nowhere/config.json" bench --model nowhere --quiet
+expect 1 "nowhere: no such folder" bench --model nowhere --quiet
 esft=(--model base --data data.jsonl --out new --max-steps 2 --tuning esft --esft-config)
 printf '{"experts": {"7": [0]}}' >bad.json
 expect 1 "bad.json: layer '7'; 0 to 1 expected" train "${esft[@]}" bad.json

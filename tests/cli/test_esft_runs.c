@@ -297,7 +297,7 @@ static void adapters_are_read_or_refused(void **state)
     check_ok(file_copy("old/second.safetensors", "old/old.safetensors", &err), &err);
     check_error(open_adapter("old", &err), &err, "2 other safetensors files");
     check_ok(dir_make("empty", &err), &err);
-    check_error(open_adapter("empty", &err), &err, "no adapter");
+    check_error(open_adapter("empty", &err), &err, "an empty folder");
 
     // Another base: by its own word, and without that by shapes and by the choice.
     char *text, *at;

@@ -61,6 +61,20 @@ static void names_are_unique_in_a_command(void **state)
     }
 }
 
+static void foreign_names_lead_to_options(void **state)
+{
+    (void)state;
+    const char *there, *here, *before = "";
+    for (int64_t i = 0; (there = foreign_at(i, &here)); i++) {
+        assert_true(strcmp(before, there) < 0); // sorted, once
+        before = there;
+        assert_non_null(option_find(COMMAND_TRAIN, here));
+        assert_null(option_find(COMMAND_TRAIN, there));
+        assert_string_equal(foreign_option(COMMAND_TRAIN, there), here);
+    }
+    assert_null(foreign_option(COMMAND_INSPECT, "learning_rate"));
+}
+
 static void rows_are_whole(void **state)
 {
     (void)state;
@@ -201,6 +215,10 @@ static void bad_flags_are_named(void **state)
     } cases[] = {
         {"--lerning-rate 1", "unknown option --lerning-rate"},
         {"--epoch 1", "did you mean --epochs?"},
+        {"--hlep", "did you mean --help?"},
+        {"--learning_rate 1", "unknown option --learning_rate; did you mean --lr?"},
+        {"--per-device-train-batch-size=4", "did you mean --batch-sequences?"},
+        {"--learning_rates 1", "see moetune train --help"},
         {"--temperature 1", "it belongs to generate"},
         {"--lr x", "--lr: found 'x', expected a number from 0 to 1000"},
         {"--lr 1e999", "--lr: found '1e999'"},
@@ -255,6 +273,9 @@ static void yaml_is_read(void **state)
 static void bad_yaml_is_named_by_line(void **state)
 {
     (void)state;
+    check_yaml_error("num_train_epochs: 3\n",
+                     "run.yaml:1: unknown option 'num_train_epochs'; did you mean epochs?");
+    check_yaml_error("hepl: 1\n", "run.yaml:1: unknown option 'hepl'");
     check_yaml_error("lr: 1\nlrr: 2\n", "run.yaml:2: unknown option 'lrr'; did you mean lr?");
     check_yaml_error("max-steps: 2\n",
                      "run.yaml:1: unknown option 'max-steps'; did you mean max_steps?");
@@ -376,12 +397,19 @@ static void no_memory_is_an_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_are_unique_in_a_command), cmocka_unit_test(rows_are_whole),
-        cmocka_unit_test(readers_are_methods),           cmocka_unit_test(every_default_parses),
-        cmocka_unit_test(help_shows_every_option),       cmocka_unit_test(flags_reach_their_fields),
-        cmocka_unit_test(bad_flags_are_named),           cmocka_unit_test(yaml_is_read),
-        cmocka_unit_test(bad_yaml_is_named_by_line),     cmocka_unit_test(a_flag_beats_the_file),
-        cmocka_unit_test(run_json_comes_back),           cmocka_unit_test(deciding_options_decide),
+        cmocka_unit_test(names_are_unique_in_a_command),
+        cmocka_unit_test(foreign_names_lead_to_options),
+        cmocka_unit_test(rows_are_whole),
+        cmocka_unit_test(readers_are_methods),
+        cmocka_unit_test(every_default_parses),
+        cmocka_unit_test(help_shows_every_option),
+        cmocka_unit_test(flags_reach_their_fields),
+        cmocka_unit_test(bad_flags_are_named),
+        cmocka_unit_test(yaml_is_read),
+        cmocka_unit_test(bad_yaml_is_named_by_line),
+        cmocka_unit_test(a_flag_beats_the_file),
+        cmocka_unit_test(run_json_comes_back),
+        cmocka_unit_test(deciding_options_decide),
         cmocka_unit_test(no_memory_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

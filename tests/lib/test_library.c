@@ -100,7 +100,7 @@ static void says_what_is_wrong(void **state)
 {
     (void)state;
     struct moetune_error err;
-    refuses(moetune_open("nowhere", &err) != NULL, &err, "nowhere/config.json");
+    refuses(moetune_open("nowhere", &err) != NULL, &err, "nowhere: no such folder");
     assert_null(moetune_open("nowhere", NULL));
     moetune_close(NULL);
 
