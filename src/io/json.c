@@ -22,7 +22,8 @@ enum { SLOTS = 256 }; // of a small parse
 
 // What one text may unfold into. Values cost memory by the piece: [{},{},...] takes 75 bytes for each of its own,
 // so a file of a size that is allowed would take gigabytes. The largest vocabularies stay below.
-enum { MOST_MEMORY = 240 << 20 };
+// What an object and a list cost at least, and how deep the parser goes.
+enum { MOST_MEMORY = 240 << 20, OBJECT = 200, LIST = 100, DEPTH = 2048 };
 
 static _Thread_local struct {
     bool lost; // an allocation failed since the last text
@@ -112,6 +113,27 @@ static void end_parse(bool free_all)
     memory.slot = NULL;
 }
 
+// By its brackets alone: is it beyond the limit? To find out by parsing takes a hundred times as long.
+static bool opens_too_much(const char *text, size_t size)
+{
+    size_t bytes = 0, depth = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < size && depth <= DEPTH; i++) {
+        const char c = text[i];
+        if (c == '"') {
+            quoted = !quoted;
+        } else if (quoted) {
+            i += c == '\\';
+        } else if (c == '{' || c == '[') {
+            bytes += c == '{' ? OBJECT : LIST;
+            depth++;
+        } else if (c == '}' || c == ']') {
+            depth -= depth > 0;
+        }
+    }
+    return depth <= DEPTH && bytes > MOST_MEMORY; // too deep is the parser's to say
+}
+
 // NULL and e->line 0, e->text empty: out of memory.
 static json_t *load(const char *text, size_t size, json_error_t *e)
 {
@@ -119,7 +141,12 @@ static json_t *load(const char *text, size_t size, json_error_t *e)
     memory.slot = memory.first;
     memory.slots = SLOTS;
     memory.used = memory.taken = 0;
-    memory.too_much = false;
+    memory.too_much = opens_too_much(text, size);
+    if (memory.too_much) {
+        memory.lost = true;
+        *e = (json_error_t){0};
+        return NULL;
+    }
     if (setjmp(memory.out_of_memory)) {
         end_parse(true);
         *e = (json_error_t){0};

@@ -223,6 +223,36 @@ static void who_makes_no_text_can_ask(void **state)
     }
 }
 
+static json_t *parse_repeated(const char *first, const char *piece, int n, const char *last,
+                              struct error *err)
+{
+    struct buf text = {0};
+    bool ok = buf_append(&text, first, strlen(first));
+    for (int i = 0; ok && i < n; i++) {
+        ok = buf_append(&text, piece, strlen(piece));
+    }
+    assert_true(ok && buf_append(&text, last, strlen(last)));
+    json_t *value = json_parse(text.data, text.size, "x.json", err);
+    buf_free(&text);
+    return value;
+}
+
+// What brackets open is counted before anything is made of it, and only what they open.
+static void what_unfolds_too_far_is_refused_unread(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    static const char *const pieces[] = {"{},", "[],", "[{}],"};
+    for (int i = 0; i < 3; i++) {
+        check_error(parse_repeated("[", pieces[i], 3000000, "0]", &err) != NULL, &err,
+                    "bytes of JSON that unfold into more than 240 MiB");
+    }
+    json_t *text = parse_repeated("[\"", "{[\\\"", 3000000, "\"]", &err);
+    check_ok(text != NULL, &err);
+    json_decref(text);
+    check_error(parse_repeated("", "[", 3000000, "", &err) != NULL, &err, "maximum parsing depth");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +265,7 @@ int main(void)
         cmocka_unit_test(a_token_loses_no_byte),
         cmocka_unit_test(a_lost_part_is_not_left_out_of_a_text),
         cmocka_unit_test(who_makes_no_text_can_ask),
+        cmocka_unit_test(what_unfolds_too_far_is_refused_unread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -351,5 +351,5 @@ static const struct attack on_config[] = {
     {"a link to itself", link_to, config, "config.json", inspect, config, "symbolic links"},
     {"not to be read", locked, config, NULL, inspect, config, "Permission denied"},
     {"8 GB of nothing", hole, config, "8000000000", inspect, config, "bytes, at most"},
-    {"no such folder", gone, config, NULL, inspect, config, "No such file"},
+    {"no such folder", gone, config, NULL, inspect, "m", "no config.json"},
 };
