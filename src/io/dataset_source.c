@@ -29,11 +29,55 @@ void dataset_source_over(struct dataset_source *s, const char *path, const void 
     s->at++;
 }
 
+// What data comes in elsewhere, by its first bytes.
+static const struct {
+    const char *bytes;
+    size_t size;
+    const char *name;
+} formats[] = {{"PAR1", 4, "Parquet"},
+               {"ARROW1", 6, "Arrow"},
+               {"\x1f\x8b", 2, "compressed by gzip"},
+               {"BZh", 3, "compressed by bzip2"},
+               {"\xfd"
+                "7zXZ",
+                5, "compressed by xz"},
+               {"\x28\xb5\x2f\xfd", 4, "compressed by zstd"},
+               {"PK\3\4", 4, "a zip archive"},
+               {"\xff\xfe", 2, "UTF-16"},
+               {"\xfe\xff", 2, "UTF-16"}};
+
+static bool is_table(const char *path)
+{
+    const size_t n = strlen(path);
+    return n > 4 && (!strcmp(path + n - 4, ".csv") || !strcmp(path + n - 4, ".tsv"));
+}
+
+// Names a format that is not read; an unknown one shows itself at its first line.
+static bool check_format(const struct file_map *map, const char *path, struct error *err)
+{
+    const char *found = NULL;
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        const bool is = map->size >= formats[i].size &&
+                        memcmp(map->data, formats[i].bytes, formats[i].size) == 0;
+        if (is) found = formats[i].name;
+    }
+    if (is_table(path) && map->size && map->data[0] != '{' && map->data[0] != '[')
+        found = "a table";
+    return !found || fail(err,
+                          "%s: %s; what is read is JSON in UTF-8: an object on each line, or an "
+                          "array of them",
+                          path, found);
+}
+
 bool dataset_source_open(struct dataset_source *s, const char *path, struct error *err)
 {
     struct file_map map = {0};
     *s = (struct dataset_source){.path = path};
     if (!file_map_open(&map, path, err)) return false;
+    if (!check_format(&map, path, err)) {
+        file_map_close(&map);
+        return false;
+    }
     dataset_source_over(s, path, map.data, map.size);
     s->map = map;
     return true;

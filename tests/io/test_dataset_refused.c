@@ -2,6 +2,7 @@
 // its line, what was found and what was expected.
 #include "data_fixtures.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "io/dataset_source.h"
 
@@ -207,9 +208,48 @@ static void a_line_beyond_the_limit_is_passed_over(void **state)
     mem_free(bytes);
 }
 
+static void other_formats_are_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *bytes, *words;
+    } cases[] = {
+        {"x.parquet", "PAR1...", "x.parquet: Parquet; what is read is JSON"},
+        {"x.arrow", "ARROW1..", "Arrow"},
+        {"x.jsonl.gz", "\x1f\x8b\x08", "compressed by gzip"},
+        {"x.bz2", "BZh9", "compressed by bzip2"},
+        {"x.xz", "\xfd\x37zXZ", "compressed by xz"},
+        {"x.zst", "\x28\xb5\x2f\xfd.", "compressed by zstd"},
+        {"x.zip", "PK\3\4", "a zip archive"},
+        {"x.jsonl", "\xff\xfe{", "UTF-16"},
+        {"y.jsonl", "\xfe\xff{", "UTF-16"},
+        {"x.csv", "prompt,completion\n",
+         "x.csv: a table; what is read is JSON in UTF-8: an object"},
+        {"x.tsv", "prompt\tcompletion\n", "a table"},
+    };
+    const char *dir = test_dir();
+    struct dataset_source s;
+    struct error err;
+    char path[2048];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, cases[i].name);
+        check_ok(file_write(path, cases[i].bytes, strlen(cases[i].bytes), &err), &err);
+        check_error(dataset_source_open(&s, path, &err), &err, cases[i].words);
+        dataset_source_close(&s);
+    }
+    static const char *const good[] = {"{\"text\":\"a\"}\n", "[]", ""};
+    for (int i = 0; i < 3; i++) { // whatever its name
+        snprintf(path, sizeof path, "%s/good.csv", dir);
+        check_ok(file_write(path, good[i], strlen(good[i]), &err), &err);
+        check_ok(dataset_source_open(&s, path, &err), &err);
+        dataset_source_close(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(other_formats_are_named),
         cmocka_unit_test(bad_examples_are_named),
         cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(wrong_options_are_errors),
