@@ -359,6 +359,8 @@ static void an_error_is_one_line(void **state)
     assert_false(fail_in(&err, "x"));
     assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
     assert_memory_equal(err.msg, "x: yyy", 6);
+    assert_false(fail_in(&err, "%s", longer)); // leaves no room for the rest
+    assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
 }
 
 int main(void)
