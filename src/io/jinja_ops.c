@@ -26,6 +26,13 @@ static int64_t floor_divide(int64_t a, int64_t b)
     return q - (a % b != 0 && (a < 0) != (b < 0));
 }
 
+// Of the sign of b, as in Python.
+static int64_t floor_rest(int64_t a, int64_t b)
+{
+    const int64_t rest = a % b;
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+
 static struct jvalue integer_power(struct jrun *r, int64_t a, int64_t b)
 {
     int64_t out = 1;
@@ -63,7 +70,7 @@ static struct jvalue integers(struct jrun *r, enum jop op, int64_t a, int64_t b)
     default: // // and %
         over = a == INT64_MIN && b == -1;
         if (over && op == OP_MOD) return j_int(0);
-        if (!over) out = op == OP_FLOORDIV ? floor_divide(a, b) : a - floor_divide(a, b) * b;
+        if (!over) out = op == OP_FLOORDIV ? floor_divide(a, b) : floor_rest(a, b);
     }
     if (over) j_fail(r, "a whole number beyond 64 bits");
     return j_int(out);
