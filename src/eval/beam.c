@@ -290,7 +290,7 @@ bool beam_search(struct model *m, struct sequence *s, int64_t n, const struct ge
     if (ok) {
         prefill(&b);
         decode(&b);
-        ok = hand_over(&b, err);
+        ok = m->setup.ops->check(err) && hand_over(&b, err);
     }
     close_beams(&b);
     return ok;

@@ -96,7 +96,7 @@ bool loglik_score(struct loglik_score *out, struct model *m, struct loglik_data 
 {
     struct scoring s = {.m = m, .d = d};
     *out = (struct loglik_score){0};
-    const bool ok = open_scoring(&s, err);
+    bool ok = open_scoring(&s, err);
     for (int64_t i = 0; ok && i < d->count; i++) {
         for (int64_t k = 0; k < d->item[i].n_choices; k++) {
             add(&s, &d->item[i].choice[k]);
@@ -104,6 +104,7 @@ bool loglik_score(struct loglik_score *out, struct model *m, struct loglik_data 
         if (l && l->progress && !l->progress(l->user, i + 1, d->count)) break;
     }
     if (ok) run(&s);
+    ok = ok && m->setup.ops->check(err);
     for (int64_t i = 0; ok && i < d->count; i++) {
         decide(out, &d->item[i]);
     }

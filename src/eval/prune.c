@@ -110,7 +110,7 @@ static bool measure(struct prune_point *out, struct pruning *p, const struct sco
     if (!out->tokens) return fail(err, "no token carries loss");
     out->loss = loss / (double)out->tokens;
     out->accuracy = (double)hits / (double)out->tokens;
-    return true;
+    return p->m->setup.ops->check(err);
 }
 
 bool prune_measure(struct prune_point *out, struct pruning *p, const struct score_listener *l,

@@ -197,6 +197,7 @@ bool similarity_of_weights(struct similarity *s, const struct model *m, const st
         const struct bank *b = m->bank[i];
         if (b->part == PART_EXPERT && b->layer == layer) ok = add_bank(&p, m, base, b, err);
     }
+    ok = ok && p.ops->check(err);
     if (ok) s->own = mean_pair(p.sum[0], E);
     if (ok && base) {
         s->base = mean_pair(p.sum[1], E);

@@ -54,6 +54,7 @@ bool usage_on_data(struct expert_usage *u, int64_t *seen, struct model *m, const
         ok = run(seen, m, d, &p, o, l, err);
         m->watcher = (struct route_watcher){0};
         usage_counter_take(u, &c.counter);
+        ok = ok && ops->check(err);
     }
     if (memory) ops->release(memory, 2 * bytes);
     packing_free(&p);

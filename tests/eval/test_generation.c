@@ -195,6 +195,12 @@ static void a_cache_changes_nothing(void **state)
     each_case(check_without_cache);
 }
 
+static bool has_failed(struct error *err)
+{
+    snprintf(err->msg, sizeof err->msg, "the device failed");
+    return false;
+}
+
 // The fixture's pairs as choices; batches that hold one, or several of unequal length.
 static void check_sums(const struct references *r, int64_t max_tokens)
 {
@@ -227,6 +233,10 @@ static void check_sums(const struct references *r, int64_t max_tokens)
             by_characters = i;
         }
     }
+    struct ops failed = *m.setup.ops;
+    failed.check = has_failed;
+    m.setup.ops = &failed;
+    check_error(loglik_score(&score, &m, &d, NULL, &err), &err, "the device failed");
     print_message("%s: sums within %.1e\n", r->of->name, worst);
     assert_true(worst < 1e-4);
     assert_int_equal(item.best, best);
@@ -270,6 +280,12 @@ static void beams_hand_over_and_end(void **state)
     assert_int_equal(s.out.count, 8);
     assert_int_equal(s.stop, -1);
     assert_int_equal(told, 1);
+    struct ops failed = *m.setup.ops;
+    failed.check = has_failed;
+    m.setup.ops = &failed;
+    s.out.count = 0;
+    check_error(generate(&m, &s, 1, &o, &err), &err, "the device failed");
+    assert_int_equal(s.out.count, 0);
     o.beams = 4;
     check_error(generate(&m, &s, 1, &o, &err), &err, "a cache of");
     o.beams = 9;

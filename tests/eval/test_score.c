@@ -1,10 +1,11 @@
 // test_score.c - what score_loss counts besides the loss: the rows that each expert got; and of several files, what
-// each has alone.
+// each has alone. Nothing of a device that failed.
 #include "parity.h"
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "eval/score.h"
+#include "eval/prune.h"
+#include "eval/similarity.h"
 
 #include <math.h>
 #include <string.h>
@@ -173,11 +174,56 @@ static void evaluation_counts_on_request_only(void **state)
     parity_close(&p);
 }
 
+static bool has_failed(struct error *err)
+{
+    snprintf(err->msg, sizeof err->msg, "the device failed");
+    return false;
+}
+
+// What it computed means nothing, and nothing of it is handed on.
+static void a_device_that_failed_gives_no_result(void **state)
+{
+    (void)state;
+    struct parity p;
+    struct model m;
+    struct dataset d;
+    struct error err = {0};
+    parity_open(&p, "olmoe-gqa");
+    struct model_setup setup =
+        parity_setup(&p, &(struct parity_case){"olmoe-gqa", "v5"}, DTYPE_F32);
+    setup.max_tokens = 30;
+    parity_model(&m, &setup);
+    make_data(&d, m.config.vocab);
+    struct ops failed = *setup.ops;
+    failed.check = has_failed;
+    const struct usage_options how = {.batch_tokens = 30};
+    struct expert_usage use;
+    struct pruning pruning;
+    struct prune_point point = {.percent = 30};
+    struct loss_score score;
+    struct similarity similar;
+    int64_t seen;
+    check_ok(usage_on_data(&use, &seen, &m, &d, &how, NULL, &err), &err);
+    check_ok(prune_open(&pruning, &m, &d, &how, use.slots, &err), &err);
+    m.setup.ops = &failed;
+    check_error(prune_measure(&point, &pruning, NULL, &err), &err, "the device failed");
+    prune_close(&pruning);
+    expert_usage_close(&use);
+    check_error(usage_on_data(&use, &seen, &m, &d, &how, NULL, &err), &err, "the device failed");
+    expert_usage_close(&use);
+    check_error(score_loss(&score, &m, &d, NULL, &err), &err, "the device failed");
+    check_error(similarity_of_weights(&similar, &m, NULL, 0, &err), &err, "the device failed");
+    free_data(&d);
+    model_close(&m);
+    parity_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(usage_is_of_the_routes),
         cmocka_unit_test(evaluation_counts_on_request_only),
+        cmocka_unit_test(a_device_that_failed_gives_no_result),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
