@@ -17,7 +17,7 @@ programs=(moetune bench/cuda_bench)
 for source in tests/cuda/test_*.c tests/ops/test_cuda_*.c tests/cli/test_dump_parity.c; do
     name=$(basename "$source" .c)
     name=${name#test_}
-    [ "$name" = device ] || programs+=("tests/test_cuda_${name#cuda_}") # device: for the emulated one alone
+    [[ $name == device || $name == lost ]] || programs+=("tests/test_cuda_${name#cuda_}") # for the emulated device alone
 done
 
 make CUDA=1 BUILD="$build" CMAKE_ARGS="-DCMAKE_CUDA_ARCHITECTURES=${ARCH:-90a}-real" JOBS="${JOBS:-$(nproc)}" \

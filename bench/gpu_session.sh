@@ -80,7 +80,7 @@ build_here() {
     bin=$work/build
     PATH=$PATH:/usr/local/cuda/bin:$root/bin LD_LIBRARY_PATH=$libraries LIBRARY_PATH=$work/pack/lib \
         PKG_CONFIG_SYSROOT_DIR=$root PKG_CONFIG_PATH=$(echo "$root"/usr/lib/*/pkgconfig) CMAKE_PREFIX_PATH=$root/usr \
-        timeout "$(left)" make CUDA=1 BUILD="$bin" TARGETS=all \
+        timeout "$(left)" make CUDA=1 BUILD="$bin" TARGETS="$(basename -a "$work"/pack/bin/* | tr '\n' ' ')" \
         CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=90a-real >"$log/build.txt" 2>&1
 }
 
@@ -88,7 +88,7 @@ open_programs() {
     export bin=${BIN:-build-gpu}
     find_libraries
     if [ -n "$pack" ] && [ -e "$pack" ]; then open_pack || return; fi
-    run moetune --version >"$log/version.txt" 2>&1 || build_here
+    run moetune --version >"$log/version.txt" 2>&1 || build_here || tail -n 5 "$log/build.txt"
     say "$(run moetune --version 2>&1 | head -n 1), programs of $bin"
 }
 
@@ -108,7 +108,7 @@ step() {
     77) say "$name: skipped, $(tail -n 1 "$log/$name.txt")" ;;
     124 | 137) say "$name: stopped after $((SECONDS - start)) s" ;;
     *) say "$name: FAILED ($status), $((SECONDS - start)) s"
-        grep -aE 'FAILED|error|Error|differs|failed' "$log/$name.txt" | head -n 6 || tail -n 4 "$log/$name.txt" ;;
+        grep -aE 'FAILED|rror|differs|failed' "$log/$name.txt" | head -n 6 | grep . || tail -n 4 "$log/$name.txt" ;;
     esac
     return $status
 }

@@ -32,14 +32,6 @@ static inline void add_test(struct device_tests *t, const char *what, const char
     t->test[t->count++] = (struct CMUnitTest){name, f, NULL, teardown, (void *)(uintptr_t)item};
 }
 
-#ifdef EMULATED
-static inline int run_chosen(const struct device_tests *t, const char *pattern)
-{
-    if (!t->open()) return SKIP;
-    if (pattern) cmocka_set_test_filter(pattern);
-    return _cmocka_run_group_tests("device", t->test, t->count, NULL, NULL);
-}
-#else
 static inline int in_child(const struct device_tests *t, size_t i)
 {
     const char *patience = getenv("MOETUNE_TEST_SECONDS");
@@ -58,7 +50,7 @@ static inline int in_child(const struct device_tests *t, size_t i)
     return 1;
 }
 
-static inline int run_chosen(const struct device_tests *t, const char *pattern)
+static inline int run_in_children(const struct device_tests *t, const char *pattern)
 {
     int failed = 0, ran = 0;
     for (size_t i = 0; i < t->count; i++) {
@@ -70,6 +62,19 @@ static inline int run_chosen(const struct device_tests *t, const char *pattern)
     }
     printf("%d of %d failed\n", failed, ran);
     return failed != 0;
+}
+
+#ifdef EMULATED
+static inline int run_chosen(const struct device_tests *t, const char *pattern)
+{
+    if (!t->open()) return SKIP;
+    if (pattern) cmocka_set_test_filter(pattern);
+    return _cmocka_run_group_tests("device", t->test, t->count, NULL, NULL);
+}
+#else
+static inline int run_chosen(const struct device_tests *t, const char *pattern)
+{
+    return run_in_children(t, pattern);
 }
 #endif
 
