@@ -145,7 +145,7 @@ static const struct attack on_examples[] = {
     {"a NUL", put_nul, data, "{\"text\": \"a@b\"}\n", examples, "d.jsonl:1", "not valid JSON"},
     {"an escaped NUL", put, data, "{\"text\": \"a\\u0000b\"}\n", examples, "d.jsonl:1",
      "not valid JSON"},
-    {"UTF-16", put_nul, data, "\xff\xfe{@\"@t@", examples, "d.jsonl:1", "not valid JSON"},
+    {"UTF-16", put_nul, data, "\xff\xfe{@\"@t@", examples, "d.jsonl", "UTF-16"},
     {"one key twice", put, data, "{\"text\": \"a\", \"text\": \"b\"}\n", examples, "d.jsonl:1",
      "duplicate"},
     {"two objects in a line", put, data, "{\"text\": \"a\"}{\"text\": \"b\"}\n", examples,
