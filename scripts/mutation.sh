@@ -178,6 +178,7 @@ try() { # FILE SITE LINE CHANGE
         run_program "$dir" "$program" "$(awk -v t="$took" 'BEGIN { print int(10 * t) + 2 }')" 2>/dev/null # "Aborted"
         status=$?
         [ $status -eq 0 ] && continue
+        [ $status -ne 143 ] || return # SIGTERM: the run was stopped, which says nothing of the mutant
         echo "$file $site killed $program $3 $4"
         rm -rf "$dir"
         return
