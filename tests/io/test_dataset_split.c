@@ -150,7 +150,7 @@ static void what_is_no_fraction_is_refused(void **state)
                  {1, "found 1, expected more than 0 and less than 1"},
                  {-0.5, "found -0.5, expected"},
                  {1.5, "found 1.5, expected"},
-                 {NAN, "nan, expected"}};
+                 {(double)NAN, "nan, expected"}};
     struct dataset d = numbered(3, false), one = numbered(1, false), held;
     struct error err = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
