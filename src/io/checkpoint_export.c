@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "io/checkpoint.h"
+#include "io/folders.h"
 #include "io/json.h"
 
 #include <errno.h>
@@ -98,9 +99,7 @@ static bool check_leftovers(const struct checkpoint *c, const char *out, struct 
     bool ok = true;
     for (int64_t i = 0; ok && i < n.count; i++) {
         const char *name = n.name[i];
-        const bool weights = (!strncmp(name, "model", 5) && ends_with(name, ".safetensors")) ||
-                             !strcmp(name, index_name);
-        if (weights && !is_ours(c, name)) {
+        if (is_weights_file(name) && !is_ours(c, name)) {
             ok = fail(err, "%s: holds %s of another model, remove it or choose another folder", out,
                       name);
         }

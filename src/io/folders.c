@@ -15,12 +15,6 @@ static bool holds(const char *dir, const char *name)
     return path_join(path, sizeof path, dir, name, NULL) && file_exists(path);
 }
 
-static bool is_adapter(const char *dir)
-{
-    return holds(dir, "adapter_config.json") || holds(dir, "smt_config.json") ||
-           holds(dir, "expert_cfg.json");
-}
-
 static bool is_empty(const char *dir)
 {
     struct dir_names names;
@@ -44,9 +38,28 @@ static bool fail_run(const char *dir, struct error *err)
     return fail(err, "%s: the folder of a run that has left no model yet", dir);
 }
 
-static bool fail_model(const char *dir, struct error *err)
+// What neither a model nor an adapter can be; else true.
+static bool check_kind(const char *dir, struct error *err)
 {
-    if (is_adapter(dir)) {
+    struct stat st;
+    if (stat(dir, &st) != 0) {
+        return fail(err, "%s: %s", dir, errno == ENOENT ? "no such folder" : strerror(errno));
+    }
+    if (!S_ISDIR(st.st_mode)) return fail(err, "%s: a file, where a folder is needed", dir);
+    if (is_empty(dir)) return fail(err, "%s: an empty folder", dir);
+    if (holds(dir, "manifest.json") && holds(dir, "state.json")) {
+        return fail(err,
+                    "%s: a checkpoint, from which train --resume goes on; the end of a run leaves "
+                    "a model or an adapter",
+                    dir);
+    }
+    return !holds(dir, "run.json") || fail_run(dir, err);
+}
+
+bool folder_is_no_model(const char *dir, bool adapter, struct error *err)
+{
+    if (!check_kind(dir, err)) return false;
+    if (adapter) {
         return fail(err, "%s: an adapter, which needs its base: --model BASE --adapter %s", dir,
                     dir);
     }
@@ -60,36 +73,23 @@ static bool fail_model(const char *dir, struct error *err)
     return fail(err, "%s: no config.json, so not the folder of a model", dir);
 }
 
-static bool fail_adapter(const char *dir, struct error *err)
+bool folder_is_no_adapter(const char *dir, struct error *err)
 {
+    if (!check_kind(dir, err)) return false;
     if (holds(dir, "config.json")) return fail(err, "%s: a model, not an adapter", dir);
-    return fail(err, "%s: no file of an adapter, such as adapter_config.json", dir);
+    return fail(err, "%s: no adapter that is known here", dir);
 }
 
-bool folder_check(const char *dir, enum folder_kind wanted, struct error *err)
+bool is_weights_file(const char *name)
 {
-    struct stat st;
-    if (wanted == FOLDER_MODEL ? holds(dir, "config.json") : is_adapter(dir)) return true;
-    if (stat(dir, &st) != 0) {
-        return fail(err, "%s: %s", dir, errno == ENOENT ? "no such folder" : strerror(errno));
-    }
-    if (!S_ISDIR(st.st_mode)) return fail(err, "%s: a file, where a folder is needed", dir);
-    if (is_empty(dir)) return fail(err, "%s: an empty folder", dir);
-    if (holds(dir, "manifest.json") && holds(dir, "state.json")) {
-        return fail(err,
-                    "%s: a checkpoint, from which train --resume goes on; the end of a run leaves "
-                    "a model or an adapter",
-                    dir);
-    }
-    if (holds(dir, "run.json")) return fail_run(dir, err);
-    return wanted == FOLDER_MODEL ? fail_model(dir, err) : fail_adapter(dir, err);
+    const size_t n = strlen(name);
+    return !strcmp(name, "model.safetensors.index.json") ||
+           (!strncmp(name, "model", 5) && n > 12 && !strcmp(name + n - 12, ".safetensors"));
 }
 
 bool is_model_file(const char *name)
 {
-    const size_t n = strlen(name);
-    return !strcmp(name, "config.json") || !strcmp(name, "model.safetensors.index.json") ||
-           (!strncmp(name, "model", 5) && n > 12 && !strcmp(name + n - 12, ".safetensors"));
+    return !strcmp(name, "config.json") || is_weights_file(name);
 }
 
 bool folder_has_no_model(const char *dir, struct error *err)

@@ -118,6 +118,7 @@ static bool opens_too_much(const char *text, size_t size)
 {
     size_t bytes = 0, depth = 0;
     bool quoted = false;
+    if (size <= MOST_MEMORY / OBJECT) return false; // a line of data is not gone through twice
     for (size_t i = 0; i < size && depth <= DEPTH; i++) {
         const char c = text[i];
         if (c == '"') {

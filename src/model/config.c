@@ -9,6 +9,7 @@
 #include "model/family.h"
 #include "model/remote.h"
 #include "model/rope.h"
+#include "tuning/tuning.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -409,11 +410,18 @@ bool family_read_config_file(const struct family **family, struct model_config *
     return ok;
 }
 
+static bool not_a_model(const char *dir, struct error *err)
+{
+    const struct tuning *t;
+    struct tuning_options unused = {0};
+    return folder_is_no_model(dir, tuning_of_adapter(&t, &unused, dir, NULL), err);
+}
+
 bool family_read_config(const struct family **family, struct model_config *c, const char *dir,
                         struct error *err)
 {
     char path[4096];
-    return folder_check(dir, FOLDER_MODEL, err) &&
-           path_join(path, sizeof path, dir, "config.json", err) &&
+    return path_join(path, sizeof path, dir, "config.json", err) &&
+           (file_exists(path) || not_a_model(dir, err)) &&
            family_read_config_file(family, c, path, err) && read_generation_config(c, dir, err);
 }

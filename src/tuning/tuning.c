@@ -32,8 +32,7 @@ bool tuning_of_adapter(const struct tuning **t, struct tuning_options *r, const 
         if (!tunings[i]->format->read(&mine, r, dir, err)) return false;
         if (mine) return true;
     }
-    return folder_check(dir, FOLDER_ADAPTER, err) &&
-           fail(err, "%s: no adapter that is known here", dir);
+    return folder_is_no_adapter(dir, err);
 }
 
 bool glob_match(const char *pattern, const char *name)

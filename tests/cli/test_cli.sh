@@ -139,6 +139,7 @@ expect 1 "esft-merged: holds a model (config.json); --overwrite replaces it" \
     merge --model base --adapter esft/adapter --out esft-merged
 ok merge --model base --adapter esft/adapter --out esft-merged --overwrite
 expect 1 "esft: the folder of a run; it left an adapter, esft/adapter" train --model esft --data data.jsonl --out new
+expect 1 "esft/adapter: an adapter, which needs its base" train --model esft/adapter --data data.jsonl --out new
 expect 1 "base: a model, not an adapter" merge --model base --adapter base --out new
 ok experts --from-log "$repo/tests/fixtures/esft/log" --select esft --score gate --top-p 0.45 --out gate.json
 [ "$(tr -d ' \n' <gate.json)" = "$(tr -d ' \n' <"$repo/tests/fixtures/esft/gate.json")" ] ||

@@ -6,7 +6,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static char top[1000];
 
@@ -27,17 +26,20 @@ static void put(const char *name)
     check_ok(dir_make(parent, &err) && file_write(in_top(name), "{}", 2, &err), &err);
 }
 
-static void refused(const char *name, enum folder_kind wanted, const char *words)
+enum kind { MODEL, MODEL_NOT_ADAPTER, ADAPTER };
+
+// MODEL_NOT_ADAPTER: a model is wanted, where an adapter lies.
+static bool say(const char *name, enum kind wanted, struct error *err)
 {
-    struct error err;
-    check_error(folder_check(in_top(name), wanted, &err), &err, words);
-    check_error(folder_check(in_top(name), wanted, &err), &err, in_top(name));
+    if (wanted == ADAPTER) return folder_is_no_adapter(in_top(name), err);
+    return folder_is_no_model(in_top(name), wanted == MODEL_NOT_ADAPTER, err);
 }
 
-static void taken(const char *name, enum folder_kind wanted)
+static void refused(const char *name, enum kind wanted, const char *words)
 {
     struct error err;
-    check_ok(folder_check(in_top(name), wanted, &err), &err);
+    check_error(say(name, wanted, &err), &err, words);
+    check_error(say(name, wanted, &err), &err, in_top(name));
 }
 
 static void what_is_not_a_model(void **state)
@@ -45,22 +47,19 @@ static void what_is_not_a_model(void **state)
     (void)state;
     struct error err;
     snprintf(top, sizeof top, "%s", test_dir());
-    refused("missing", FOLDER_MODEL, "missing: no such folder");
+    refused("missing", MODEL, "missing: no such folder");
     put("file");
-    refused("file", FOLDER_MODEL, "file: a file, where a folder is needed");
-    refused("file/below", FOLDER_MODEL, "below: Not a directory");
+    refused("file", MODEL, "file: a file, where a folder is needed");
+    refused("file/below", MODEL, "below: Not a directory");
     check_ok(dir_make(in_top("empty"), &err), &err);
-    refused("empty", FOLDER_MODEL, "empty: an empty folder");
+    refused("empty", MODEL, "empty: an empty folder");
     put("weights/model.safetensors");
-    refused("weights", FOLDER_MODEL, "weights: no config.json, so not the folder of a model");
+    refused("weights", MODEL, "weights: no config.json, so not the folder of a model");
     put("demo/model/config.json");
-    refused("demo", FOLDER_MODEL, "demo: no config.json; there is one in ");
-    refused("demo", FOLDER_MODEL, "demo/model");
-    taken("demo/model", FOLDER_MODEL);
+    refused("demo", MODEL, "demo: no config.json; there is one in ");
+    refused("demo", MODEL, "demo/model");
     check_ok(dir_make(in_top("models--o--n/snapshots"), &err), &err);
-    refused("models--o--n", FOLDER_MODEL, "models--o--n/snapshots/REVISION");
-    assert_int_equal(symlink("nowhere", in_top("weights/config.json")), 0);
-    taken("weights", FOLDER_MODEL); // opened, a link to nothing says so itself
+    refused("models--o--n", MODEL, "models--o--n/snapshots/REVISION");
 }
 
 static void folders_of_runs(void **state)
@@ -69,29 +68,45 @@ static void folders_of_runs(void **state)
     struct error err;
     snprintf(top, sizeof top, "%s", test_dir());
     put("run/run.json");
-    refused("run", FOLDER_MODEL, "run: the folder of a run that has left no model yet");
+    refused("run", MODEL, "run: the folder of a run that has left no model yet");
     put("run/checkpoint-2/manifest.json");
     put("run/checkpoint-2/state.json");
-    refused("run/checkpoint-2", FOLDER_MODEL,
-            "checkpoint-2: a checkpoint, from which train --resume");
-    refused("run/checkpoint-2", FOLDER_ADAPTER, "checkpoint-2: a checkpoint");
+    refused("run/checkpoint-2", MODEL, "checkpoint-2: a checkpoint, from which train --resume");
+    refused("run/checkpoint-2", ADAPTER, "checkpoint-2: a checkpoint");
     put("run/adapter/adapter_config.json");
-    refused("run", FOLDER_MODEL, "it left an adapter, ");
-    refused("run", FOLDER_ADAPTER, "run/adapter, for the model that it was trained on");
-    refused("run/adapter", FOLDER_MODEL, "adapter: an adapter, which needs its base: --model BASE");
-    taken("run/adapter", FOLDER_ADAPTER);
+    refused("run", MODEL, "it left an adapter, ");
+    refused("run", ADAPTER, "run/adapter, for the model that it was trained on");
+    refused("run/adapter", MODEL_NOT_ADAPTER,
+            "adapter: an adapter, which needs its base: --model BASE");
     put("run/model/config.json");
-    refused("run", FOLDER_MODEL, "the folder of a run; its model is ");
+    refused("run", MODEL, "the folder of a run; its model is ");
     check_ok(dir_make(in_top("run/model"), &err), &err);
-    refused("run/model", FOLDER_ADAPTER, "model: a model, not an adapter");
-    static const char *const files[] = {"a/smt_config.json", "b/expert_cfg.json"};
-    for (int i = 0; i < 2; i++) {
-        put(files[i]);
-        refused(i ? "b" : "a", FOLDER_MODEL, "an adapter, which needs its base");
-        taken(i ? "b" : "a", FOLDER_ADAPTER);
-    }
+    refused("run/model", ADAPTER, "model: a model, not an adapter");
     put("c/readme");
-    refused("c", FOLDER_ADAPTER, "c: no file of an adapter, such as adapter_config.json");
+    refused("c", ADAPTER, "c: no adapter that is known here");
+}
+
+static void names_of_a_model(void **state)
+{
+    (void)state;
+    static const char *const weights[] = {"model.safetensors", "model-00001-of-00002.safetensors",
+                                          "model.safetensors.index.json"};
+    static const char *const others[] = {"adapter_model.safetensors", "tokenizer.json", "model.bin",
+                                         "safetensors", "model"};
+    struct error err;
+    snprintf(top, sizeof top, "%s", test_dir());
+    check_ok(folder_has_no_model(in_top("new"), &err), &err); // not there
+    for (int i = 0; i < 3; i++) {
+        assert_true(is_weights_file(weights[i]) && is_model_file(weights[i]));
+    }
+    assert_true(is_model_file("config.json") && !is_weights_file("config.json"));
+    for (int i = 0; i < 5; i++) {
+        assert_false(is_model_file(others[i]));
+        put(others[i]);
+    }
+    check_ok(folder_has_no_model(top, &err), &err);
+    put("model.safetensors");
+    check_error(folder_has_no_model(top, &err), &err, "holds a model (model.safetensors)");
 }
 
 int main(void)
@@ -99,6 +114,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_a_model),
         cmocka_unit_test(folders_of_runs),
+        cmocka_unit_test(names_of_a_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

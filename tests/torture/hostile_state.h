@@ -9,7 +9,7 @@ static const char adapted[] = "merge --model m --adapter a --out merged",
 #define A_OF_Q "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 static const struct attack on_adapters[] = {
-    {"no config", gone, about_adapter, NULL, adapted, "a", "no file of an adapter"},
+    {"no config", gone, about_adapter, NULL, adapted, "a", "no adapter that is known here"},
     {"no JSON", put, about_adapter, "{", adapted, about_adapter, "not valid JSON"},
     {"an array", put, about_adapter, "[]", adapted, about_adapter, "peft_type: found nothing"},
     {"another kind", edit, about_adapter, "\"LORA\"=>\"IA3\"", adapted, about_adapter,

@@ -66,7 +66,7 @@ void cuda_release(void *p, size_t bytes)
     cuda_note("release", cudaFree(p));
 }
 
-// Pinned and mapped: one address for host and memory. Kernels read and write it over the bus.
+// Pinned and mapped: one address for host and device. Kernels read and write it over the bus.
 void *cuda_allocate_host(size_t bytes)
 {
     void *p = NULL;
